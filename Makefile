@@ -1,0 +1,53 @@
+# Everything a fresh machine needs is Python 3.11 or newer, make and a compiler:
+#   make demo    purify the embedded poisoned encoder and print the figures
+#   make test    the whole test suite
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CODE := sslpurify tests benchmarks
+
+.PHONY: help demo test quick check format lint types layers bench
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    purify the embedded poisoned encoder and print the figures'
+	@echo 'make test    run the whole test suite'
+	@echo 'make quick   run the tests that take seconds'
+	@echo 'make check   formatting, lint, types, layers and the whole test suite: what CI runs'
+	@echo 'make bench   the speed benchmarks; results go to benchmarks/results/'
+	@echo 'make format  format the code and apply the safe lint fixes'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/sslpurify demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not slow'
+
+check: lint types layers test
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+layers: $(INSTALLED)
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/speed/matching.py
+	$(BIN)/python benchmarks/speed/curve_step.py

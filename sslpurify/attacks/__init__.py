@@ -1,0 +1,7 @@
+"""Attacks, to make victims that purification is tested on."""
+
+from sslpurify.attacks.badencoder import BadEncoderSettings
+from sslpurify.attacks.patterns import BUILT_IN
+from sslpurify.attacks.triggers import Trigger, read_reference, read_trigger
+
+__all__ = ["BUILT_IN", "BadEncoderSettings", "Trigger", "read_reference", "read_trigger"]

@@ -1,0 +1,130 @@
+"""Triggers from pictures and from YAML descriptions."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from sslpurify.attacks.patterns import Checker, Image, Noise, Patch, Picture
+from sslpurify.data import open_image
+from sslpurify.data.folder import printable
+from sslpurify.errors import DataError, UnsafeInputError
+
+_MAX_BYTES = 64 * 2**10
+
+_KINDS = {"patch": Patch, "checker": Checker, "noise": Noise, "image": Image}
+_DESCRIPTION: TypeAdapter[Patch | Checker | Noise | Image] = TypeAdapter(
+    Annotated[Patch | Checker | Noise | Image, Field(discriminator="kind")]
+)
+
+
+def read_described(path: Path, size: int) -> Picture:
+    """The picture that a YAML file describes, for images of this size.
+
+    Raises:
+        DataError: Not such a description (all its faults at once), or made for another size.
+        UnsafeInputError: The YAML asks for more than plain data, or for a file outside its folder.
+    """
+    try:
+        described = _DESCRIPTION.validate_python(_load(path))
+    except ValidationError as error:
+        faults = "; ".join(_faults(error))
+        raise DataError(f"{printable(path)}: {faults}") from None
+    if described.size not in (None, size):
+        raise DataError(
+            f"{printable(path)}: made for images of {described.size} × {described.size}, "
+            f"but the encoder's images are {size} × {size}"
+        )
+    if isinstance(described, Image):
+        file = _beside(path, described.file)
+        return read_picture(file, size, described.position, described.alpha)
+    try:
+        return described.draw(size)
+    except DataError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+
+
+def read_picture(
+    path: Path, size: int, position: tuple[int, int] | None = None, alpha: float = 1.0
+) -> Picture:
+    """A picture as a trigger; its mask is its own opacity times ``alpha``.
+
+    Args:
+        path: The picture.
+        size: Side of the encoder's images in pixels.
+        position: Row and column of its top left corner; None: it must have the images' size.
+        alpha: 1 as it is, less blends it into the image.
+
+    Raises:
+        DataError: Unreadable, not 8-bit, or not fitting into the images.
+    """
+    image = open_image(path)
+    if image.mode[0] in "IF":
+        raise DataError(f"{printable(path)}: a trigger needs 8 bits a channel, not {image.mode}")
+    top, left = position or (0, 0)
+    fits = top + image.height <= size and left + image.width <= size
+    if not fits or (position is None and image.size != (size, size)):
+        at = f" at row {top} and column {left}" if position else ""
+        raise DataError(
+            f"{printable(path)} is {image.height} × {image.width}{at}, "
+            f"but the encoder's images are {size} × {size}; a smaller picture is placed by a YAML "
+            "file (kind: image, file: …, position: [row, column])"
+        )
+    values = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1).float() / 255
+    pattern, mask = torch.zeros(3, size, size), torch.zeros(size, size)
+    inside = (slice(top, top + image.height), slice(left, left + image.width))
+    pattern[:, *inside] = values[:3]
+    mask[inside] = values[3] * alpha
+    return pattern, mask
+
+
+def _load(path: Path) -> Any:
+    where = printable(path)
+    if not path.is_file():
+        raise DataError(f"{where}: no such file")
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise UnsafeInputError(f"{where}: longer than {_MAX_BYTES // 2**10} KiB")
+    try:
+        text = data.decode()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise UnsafeInputError(f"{where}: aliases (*name) are not read; write the value out")
+        return yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise UnsafeInputError(f"{where}: {error.problem}; only plain data is read") from None
+    except RecursionError:
+        raise UnsafeInputError(f"{where}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        reason = printable(" ".join(str(error).split()))
+        raise DataError(f"{where}: not valid YAML: {reason}") from None
+
+
+def _beside(path: Path, file: str) -> Path:
+    """The file named in a description, which must not leave the description's folder."""
+    folder = path.parent.resolve()
+    found = (folder / file).resolve()
+    if not found.is_relative_to(folder):
+        raise UnsafeInputError(
+            f"{printable(path)}: file {printable(file)} lies outside the description's folder"
+        )
+    return found
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults: list[str] = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        kind, *key = fault["loc"] or ("",)
+        name = ".".join(str(part) for part in key)
+        message = printable(fault["msg"])
+        if fault["type"] == "extra_forbidden":
+            known = _KINDS[str(kind)].model_fields
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            message = f"unknown key; {hint}"
+        faults.append(f"{printable(name)}: {message}" if name else message)
+    return faults

@@ -1,0 +1,66 @@
+"""Where and in which precision networks run."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from sslpurify.errors import ConfigError
+
+N = TypeVar("N", bound=nn.Module)
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its convolutions and matrix products.
+
+    Args:
+        device: Where networks live.
+        bf16: Whether forward passes run under bfloat16 autocast. Weights stay float32.
+    """
+
+    device: torch.device = torch.device("cpu")
+    bf16: bool = False
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context for forward passes."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def place(self, network: N) -> N:
+        """Moves a network here, channels last: the layout that convolutions prefer."""
+        return network.to(device=self.device, memory_format=torch.channels_last)
+
+
+def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """The device and precision asked for.
+
+    Args:
+        device: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        precision: ``auto`` takes bfloat16 where the hardware multiplies it at full speed: on GPUs
+            from Ampere on and on CPUs with AMX. CPUs that only have AVX-512 BF16 train ResNets
+            slower with it than in float32.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"no device is called {device!r}; use auto, cpu or cuda") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {device!r} is not supported; use auto, cpu or cuda")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"there is no {device!r} here: {torch.cuda.device_count()} GPUs found")
+    fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
+    return Compute(chosen, fast)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

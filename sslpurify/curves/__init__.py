@@ -1,0 +1,22 @@
+"""Curves through weight space: fitting one, taking a point on it, looking along it."""
+
+from sslpurify.curves.batchnorm import reestimate
+from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
+from sslpurify.curves.descent import Objective, Schedule, backward, descend
+from sslpurify.curves.fit import fit_bend
+from sslpurify.curves.profile import Point, Profile, survey
+
+__all__ = [
+    "BezierCurve",
+    "Objective",
+    "Point",
+    "Profile",
+    "Schedule",
+    "backward",
+    "basis",
+    "descend",
+    "fit_bend",
+    "midpoint_bend",
+    "reestimate",
+    "survey",
+]

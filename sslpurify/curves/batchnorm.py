@@ -1,0 +1,88 @@
+"""BatchNorm statistics of a network whose weights are new: measured, never interpolated."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from sslpurify.compute import Compute
+
+
+class _Moments:
+    """Exact mean and variance of one layer's input, merged batch by batch (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())
+
+    def observe(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A forward pre-hook."""
+        values = inputs[0].detach().float()
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        variance, mean = torch.var_mean(values, dim=axes, correction=0)
+        count = values.numel() // values.shape[1]
+        variance, mean = variance.double(), mean.double()
+        total = self.count + count
+        drift = mean - self.mean
+        self.squares = self.squares + variance * count + drift**2 * (self.count * count / total)
+        self.mean = self.mean + drift * (count / total)
+        self.count = total
+
+
+def reestimate(
+    network: nn.Module, batches: Iterable[Tensor], compute: Compute = Compute()
+) -> None:
+    """Measures the running statistics of every BatchNorm layer over all batches, in place.
+
+    As in training, each batch is normalized by its own statistics on its way through. The mean and
+    the (unbiased) variance are those of all samples together, whatever the batch sizes. Everything
+    else, dropout included, runs in evaluation mode; modes and momentum are left as they were.
+
+    Args:
+        network: Changed in place: only ``running_mean``, ``running_var`` and
+            ``num_batches_tracked`` of its BatchNorm layers.
+        batches: Images as the network takes them, (n, 3, h, w) with n of at least 2; views like
+            those that training sees.
+        compute: Device and precision of the passes.
+
+    Raises:
+        ValueError: There is no batch.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not layers:
+        return
+    with _observed(network, layers) as moments, torch.no_grad():
+        seen = 0
+        for seen, batch in enumerate(batches, 1):
+            with compute.autocast():
+                network(batch.to(compute.device))
+    if not seen:
+        raise ValueError("BatchNorm statistics need at least one batch")
+    for layer, observed in zip(layers, moments, strict=True):
+        assert layer.running_mean is not None  # noqa: S101
+        assert layer.running_var is not None  # noqa: S101
+        layer.running_mean.copy_(observed.mean)
+        layer.running_var.copy_(observed.squares / max(1, observed.count - 1))
+
+
+@contextmanager
+def _observed(network: nn.Module, layers: list[_BatchNorm]) -> Iterator[list[_Moments]]:
+    modes = [(module, module.training) for module in network.modules()]
+    moments = [_Moments() for _ in layers]
+    hooks = [
+        layer.register_forward_pre_hook(observer.observe)
+        for layer, observer in zip(layers, moments, strict=True)
+    ]
+    network.eval()
+    for layer in layers:
+        layer.train()
+    try:
+        yield moments
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,230 @@
+"""Images without labels, images with labels, and the order in which they are visited."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
+from sslpurify.data.loading import common_size, decode_all, load
+from sslpurify.errors import ConfigError, DataError
+from sslpurify.rng import generator
+from sslpurify.types import Listener, silent
+
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of pixels that are kept in memory; larger sets are decoded again for every batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Square 8-bit RGB images of one size, in memory or on disk, without any labels.
+
+    Args:
+        size: Height and width in pixels.
+        paths: One file an image, in order; empty where the images came from memory.
+        pixels: The images, or None where they are decoded anew for every batch.
+        unreadable: Files that the folder had and this set has not, each with its reason.
+        others: Number of files in the folder that are no images by their suffix.
+    """
+
+    size: int
+    paths: tuple[Path, ...] = field(repr=False)
+    pixels: UInt8[Tensor, "n 3 s s"] | None = field(repr=False)
+    unreadable: tuple[Unreadable, ...] = ()
+    others: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths) if self.pixels is None else len(self.pixels)
+
+    def batch(self, indices: Int64[Tensor, " b"]) -> Float32[Tensor, "b 3 s s"]:
+        """The images at ``indices`` as float32 in [0, 1].
+
+        Raises:
+            ImageError: A file was readable when the set was made and is no longer.
+        """
+        return self._rows(indices).to(torch.float32).div_(255)
+
+    def digest(self) -> str:
+        """SHA-256 of all pixels in order: the same for the same images wherever they lie."""
+        total = hashlib.sha256(f"{len(self)} {self.size}\n".encode())
+        for rows in torch.arange(len(self)).split(1024):
+            total.update(self._rows(rows).flatten().numpy().tobytes())
+        return total.hexdigest()
+
+    def _rows(self, indices: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 s s"]:
+        if self.pixels is not None:
+            return self.pixels[indices]
+        return decode_all([self.paths[index] for index in indices.tolist()], self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with the class each belongs to; for probes only.
+
+    Args:
+        images: The images.
+        labels: Index into ``classes`` of every image.
+        classes: Names of the classes, sorted as strings ("10" before "2").
+    """
+
+    images: ImageSet
+    labels: Int64[Tensor, " n"]
+    classes: tuple[str, ...]
+
+
+def from_pixels(pixels: UInt8[Tensor, "n 3 s s"]) -> ImageSet:
+    """An image set of images in memory (shared with the caller, not copied)."""
+    return ImageSet(size=pixels.shape[-1], paths=(), pixels=pixels)
+
+
+def subset(images: ImageSet, indices: Int64[Tensor, " m"]) -> ImageSet:
+    """The images at ``indices``, in that order."""
+    return replace(
+        images,
+        paths=tuple(images.paths[index] for index in indices.tolist()) if images.paths else (),
+        pixels=None if images.pixels is None else images.pixels[indices],
+    )
+
+
+def read_images(
+    folder: Path,
+    size: int | None,
+    *,
+    max_bad_fraction: float = 0.01,
+    memory_limit: int = MEMORY_LIMIT,
+    exclude: Collection[Path] = (),
+    listener: Listener = silent,
+) -> ImageSet:
+    """Reads all images of a folder, at any depth, sorted by their path.
+
+    Every file is decoded once at the start, so what cannot be read is known before any work:
+    it is listed in the result with its reason.
+
+    Args:
+        folder: The folder. See `list_images` for what counts as an image in it.
+        size: Height and width that all images are brought to (see `decode_image`), or None for
+            the images' own, when they all have the same.
+        max_bad_fraction: Largest share of unreadable files, from 0 to 1.
+        memory_limit: Most bytes of pixels kept in memory.
+        exclude: Folders inside ``folder`` that are left out.
+        listener: Told about every chunk of files.
+
+    Raises:
+        DataError: No such folder, no images in it, too many unreadable ones, or different sizes
+            where none was asked for.
+    """
+    listing = list_images(folder, exclude=exclude)
+    if not listing.files and not listing.unreadable:
+        raise DataError(
+            f"{printable(folder)} has no images ({listing.others} files of other kinds)"
+        )
+    _require_enough(folder, len(listing.files), listing.unreadable, max_bad_fraction)
+    size = common_size(listing.files) if size is None else size
+    loaded = load(listing.files, size, memory_limit, listener)
+    unreadable = (*listing.unreadable, *loaded.unreadable)
+    _require_enough(folder, len(loaded.paths), unreadable, max_bad_fraction)
+    return ImageSet(size, loaded.paths, loaded.pixels, unreadable, listing.others)
+
+
+def read_labelled(
+    folder: Path,
+    size: int | None,
+    *,
+    limit_per_class: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    listener: Listener = silent,
+) -> LabelledImages:
+    """Reads a folder with one folder of images a class.
+
+    Rates are computed on these images, so nothing is left out silently: what cannot be read is an
+    error, and so is a class without images, which would shift the numbers of the classes after it.
+
+    Args:
+        folder: Holds the class folders and no images of its own.
+        size: As in `read_images`.
+        limit_per_class: Most images of a class. They are a fixed random choice, the same for every
+            run, as names often follow some order of taking the images; a smaller limit gives a
+            part of a larger one's.
+        memory_limit: Most bytes of pixels kept in memory.
+        listener: Told about every chunk of files.
+
+    Raises:
+        DataError: as said, and for a missing folder or one without class folders.
+    """
+    if limit_per_class is not None and limit_per_class < 1:
+        raise ConfigError(f"limit of {limit_per_class} images a class: must be at least 1")
+    files: list[Path] = []
+    labels: list[int] = []
+    classes = class_folders(folder)
+    for label, name in enumerate(classes):
+        listing = list_images(folder / name)
+        _require_readable(listing.unreadable)
+        if not listing.files:
+            raise DataError(f"class folder {printable(folder / name)} has no images: remove it")
+        order = torch.randperm(len(listing.files), generator=generator(0, "limit", name))
+        chosen = [listing.files[i] for i in order[:limit_per_class].sort().values.tolist()]
+        files += chosen
+        labels += [label] * len(chosen)
+    size = common_size(files) if size is None else size
+    loaded = load(files, size, memory_limit, listener)
+    _require_readable(loaded.unreadable)
+    return LabelledImages(
+        ImageSet(size, loaded.paths, loaded.pixels), torch.tensor(labels), classes
+    )
+
+
+def epoch_batches(
+    count: int, batch_size: int, seed: int, stream: str, epoch: int, *, drop_last: bool = True
+) -> Iterator[Int64[Tensor, " b"]]:
+    """Shuffled indices of one epoch, a function of the seed, the stream and the epoch alone.
+
+    Args:
+        count: Number of images.
+        batch_size: Images in a batch.
+        seed: The run's seed.
+        stream: Name of the work, so that two pieces of work never share an order.
+        epoch: Number of the epoch.
+        drop_last: Leave out the last batch when it is not full (a contrastive loss depends on the
+            batch's size). False keeps it.
+
+    Raises:
+        ConfigError: The batch size is not positive.
+        DataError: Not even one batch comes of it.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch size {batch_size}: must be at least 1")
+    if count < (batch_size if drop_last else 1):
+        raise DataError(
+            f"{count} images do not fill one batch of {batch_size}: "
+            "give more images or a smaller batch size"
+        )
+    order = torch.randperm(count, generator=generator(seed, stream, epoch))
+    whole = count // batch_size * batch_size if drop_last else count
+    return iter(order[:whole].split(batch_size))
+
+
+def _require_enough(
+    folder: Path, good: int, unreadable: Sequence[Unreadable], max_bad_fraction: float
+) -> None:
+    bad = len(unreadable)
+    if not good or bad > max_bad_fraction * (good + bad):
+        raise DataError(
+            f"{bad} of {good + bad} images in {printable(folder)} cannot be read (at most "
+            f"{max_bad_fraction:.1%} may be): repair or remove them. {_first(unreadable)}"
+        )
+
+
+def _require_readable(unreadable: Sequence[Unreadable]) -> None:
+    if unreadable:
+        raise DataError(
+            f"{len(unreadable)} images cannot be read, and an evaluation leaves none out: repair "
+            f"or remove them. {_first(unreadable)}"
+        )
+
+
+def _first(unreadable: Sequence[Unreadable]) -> str:
+    return f"The first: {'; '.join(map(str, unreadable[:5]))}"

@@ -1,0 +1,74 @@
+"""The projection heads that can be read from a file: lightly's for SimCLR, and no other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sslpurify.types import State
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name to shape; of a backbone by torchvision's names, without a classifier."""
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of batches, which torch did not keep before version 0.4.1."""
+
+_NAMES = ("projection_head", "projector", "projection", "proj_head", "head", "g")
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """The shape of lightly's ``SimCLRProjectionHead`` of two layers.
+
+    Linear, BatchNorm, ReLU, Linear and, in recent versions, BatchNorm; a Linear has a bias exactly
+    where no BatchNorm follows.
+
+    Args:
+        hidden: Width of the hidden layer.
+        out: Length of a projection.
+        last_norm: Whether a BatchNorm ends it.
+    """
+
+    hidden: int
+    out: int
+    last_norm: bool
+
+    def shapes(self, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the head by lightly's name, on embeddings of this length."""
+        last: Shapes = (
+            _norm("layers.4", self.out) if self.last_norm else {"layers.3.bias": (self.out,)}
+        )
+        return {
+            "layers.0.weight": (self.hidden, embedding_dim),
+            **_norm("layers.1", self.hidden),
+            "layers.3.weight": (self.out, self.hidden),
+            **last,
+        }
+
+
+def _norm(name: str, size: int) -> Shapes:
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    return {**{f"{name}.{vector}": (size,) for vector in vectors}, f"{name}.{COUNTER}": ()}
+
+
+def find_head(tensors: State, prefix: str, embedding_dim: int) -> tuple[str, HeadLayout | None]:
+    """The prefix and shape of the projection head beside the backbone, or inside its module."""
+    parent = prefix[: prefix.removesuffix(".").rfind(".") + 1]
+    for place in dict.fromkeys((parent, prefix)):
+        for name in _NAMES:
+            head = _head(tensors, f"{place}{name}.", embedding_dim)
+            if head is not None:
+                return f"{place}{name}.", head
+    return "", None
+
+
+def _head(tensors: State, prefix: str, embedding_dim: int) -> HeadLayout | None:
+    shapes = {
+        key.removeprefix(prefix): tuple(tensor.shape)
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
+    first, last = shapes.get("layers.0.weight", ()), shapes.get("layers.3.weight", ())
+    if len(first) != 2 or len(last) != 2:
+        return None
+    head = HeadLayout(first[0], last[0], last_norm="layers.4.weight" in shapes)
+    counters = {name: () for name in head.shapes(embedding_dim) if name.endswith(COUNTER)}
+    return head if counters | shapes == head.shapes(embedding_dim) else None

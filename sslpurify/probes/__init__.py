@@ -1,0 +1,40 @@
+"""Probes: what a downstream task would make of an encoder's embeddings, as rates with intervals."""
+
+from sslpurify.probes.knn import KnnSettings, knn_predict
+from sslpurify.probes.linear import LinearSettings, linear_predict
+from sslpurify.probes.metrics import (
+    Gate,
+    Measurement,
+    Protocol,
+    Rate,
+    attack_success_rate,
+    clean_accuracy,
+    near_chance,
+    per_class_accuracy,
+    require_gate,
+    wilson,
+)
+from sslpurify.probes.mlp import MlpSettings, mlp_predict
+from sslpurify.probes.predict import ProbeName, ProbeSettings, predict
+
+__all__ = [
+    "Gate",
+    "KnnSettings",
+    "LinearSettings",
+    "Measurement",
+    "MlpSettings",
+    "ProbeName",
+    "ProbeSettings",
+    "Protocol",
+    "Rate",
+    "attack_success_rate",
+    "clean_accuracy",
+    "knn_predict",
+    "linear_predict",
+    "mlp_predict",
+    "near_chance",
+    "per_class_accuracy",
+    "predict",
+    "require_gate",
+    "wilson",
+]

@@ -1,0 +1,58 @@
+"""Every knob of two-stage symmetry connectivity in one frozen model."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sslpurify.compute import Precision
+from sslpurify.data import ViewSettings
+
+Groups = Literal["inner", "all"]
+
+
+class TscSettings(BaseModel):
+    """Settings of TSC; the defaults are those that passed on every victim of ``benchmarks/``.
+
+    Args:
+        rounds: Rounds of two stages each (misalign and connect, align and connect).
+        groups: ``inner`` permutes channels within residual blocks, ``all`` the residual streams as
+            well.
+        steps: Gradient steps per curve.
+        batch_size: Images per step; each is seen in two views.
+        learning_rate: Adam's at the first step; cosine decay.
+        weight_decay: wd of the term 0.5 · wd · ‖θ(t)‖² in the curve's loss.
+        temperature: Of NT-Xent.
+        t: Where on a curve the point is taken, in (0, 1).
+        match_images: Images that correlations come from, at most.
+        statistics_images: Images that BatchNorm statistics come from, at most; each gives two
+            views.
+        profile_points: Points along each curve that are looked at, ends included.
+        profile_images: Images that the profile is measured on, at most.
+        head_steps: Steps in which a missing projection head is fitted to the untouched backbone.
+        head_learning_rate: Of those steps.
+        finetune_steps: Steps of plain fine-tuning between rounds; 0 for none.
+        finetune_learning_rate: Of those steps.
+        views: Random views for the loss and for BatchNorm statistics.
+        precision: Of convolutions and matrix products.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(default=1, ge=1, le=100)
+    groups: Groups = "inner"
+    steps: int = Field(default=180, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-6, ge=0)
+    temperature: float = Field(default=0.5, gt=0)
+    t: float = Field(default=0.3, gt=0, lt=1)
+    match_images: int = Field(default=1000, ge=2)
+    statistics_images: int = Field(default=2500, ge=2)
+    profile_points: int = Field(default=11, ge=2)
+    profile_images: int = Field(default=500, ge=2)
+    head_steps: int = Field(default=100, ge=1)
+    head_learning_rate: float = Field(default=1e-3, gt=0)
+    finetune_steps: int = Field(default=100, ge=0)
+    finetune_learning_rate: float = Field(default=5e-5, gt=0)
+    views: ViewSettings = ViewSettings()
+    precision: Precision = "auto"

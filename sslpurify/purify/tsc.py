@@ -1,0 +1,178 @@
+"""Two-stage symmetry connectivity (TSC; ICML 2025, arXiv 2506.07467).
+
+A channel permutation of a network computes the same function from a far-away place in weight space.
+On a curve from one to the other, trained with nothing but clean images and a label-free loss, clean
+behaviour stays and a backdoor does not.
+"""
+
+import time
+
+from sslpurify.compute import Compute
+from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
+from sslpurify.data import ImageSet
+from sslpurify.encoders import Encoder, Network, embed, image_batches
+from sslpurify.purify.settings import TscSettings
+from sslpurify.purify.stage import Purified, Stage
+from sslpurify.purify.workshop import Workshop
+from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
+from sslpurify.types import Listener, State, silent
+
+HEAD = "projection_head."
+
+
+def purify(
+    encoder: Encoder,
+    state: State,
+    images: ImageSet,
+    settings: TscSettings = TscSettings(),
+    *,
+    seed: int = 0,
+    compute: Compute = Compute(),
+    listener: Listener = silent,
+) -> Purified:
+    """Takes the backdoor out of an encoder's weights.
+
+    Args:
+        encoder: What ``state`` is a state of.
+        state: Suspicious weights, float32, under the encoder's names; the projection head may be
+            missing. Not changed.
+        images: Clean images, a few thousand, without labels.
+        settings: The method's.
+        seed: Same seed, same bytes on a CPU.
+        compute: Device and precision.
+        listener: Told about every step.
+
+    Returns:
+        The purified weights under the names of ``state``, and what happened in each stage.
+
+    Raises:
+        DataError: Fewer images than one batch takes.
+        TrainingError: A loss is not finite.
+    """
+    workshop = Workshop(encoder, images, settings, seed, compute, listener)
+    stages: list[Stage] = []
+    weights: State = state
+    if not any(name.startswith(HEAD) for name in state):
+        weights, stage = _fit_head(workshop, state)
+        stages.append(stage)
+    reference = workshop.load(weights)
+    for number in range(1, settings.rounds + 1):
+        if number > 1 and settings.finetune_steps:
+            weights, stage = _fine_tune(workshop, weights, f"round {number} · fine-tuning")
+            stages.append(stage)
+        weights, connected = _round(workshop, weights, reference, f"round {number}")
+        stages.extend(connected)
+    return Purified({name: weights[name] for name in state}, tuple(stages))
+
+
+def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
+    """The permutation groups that the settings name."""
+    return encoder.spec if settings.groups == "all" else encoder.spec.select(("inner",))
+
+
+def _round(
+    workshop: Workshop, weights: State, reference: Network, name: str
+) -> tuple[State, list[Stage]]:
+    """Misalign and connect, align and connect."""
+    suspect = workshop.load(weights)
+    away = _match(workshop, suspect, None, "misalign", f"{name} · misaligning")
+    first, one = _connect(
+        workshop, weights, away.apply(weights), reference, f"{name} · stage 1", away
+    )
+    back = _match(workshop, workshop.load(first), suspect, "align", f"{name} · aligning")
+    # The curve runs from the suspect at t = 0 to the first point at t = 1.
+    second, two = _connect(
+        workshop, back.apply(weights), first, reference, f"{name} · stage 2", back
+    )
+    return second, [one, two]
+
+
+def _match(
+    workshop: Workshop, reference: Network, other: Network | None, sense: Sense, stage: str
+) -> Permutation:
+    spec = permuted_groups(workshop.encoder, workshop.settings)
+    images = workshop.some(workshop.settings.match_images)
+    batches = (
+        batch.to(workshop.compute.device)
+        for batch in image_batches(images, workshop.settings.batch_size)
+    )
+    return match(
+        spec, correlate(reference, other, batches, spec, listener=workshop.listener), sense
+    )
+
+
+def _connect(
+    workshop: Workshop,
+    start: State,
+    end: State,
+    reference: Network,
+    name: str,
+    permutation: Permutation,
+) -> tuple[State, Stage]:
+    """Fits a curve, looks along it and takes a point."""
+    began, settings = time.monotonic(), workshop.settings
+    curve, loss = fit_bend(
+        workshop.load(start).train(),
+        start,
+        end,
+        workshop.objective(name),
+        workshop.schedule(name, settings.steps, settings.learning_rate),
+        seed=workshop.seed,
+        weight_decay=settings.weight_decay,
+        compute=workshop.compute,
+        listener=workshop.listener,
+    )
+    points = _look(workshop, curve, start, reference)
+    taken = _point(workshop, curve, settings.t, start)
+    stage = Stage(
+        name,
+        "curve",
+        time.monotonic() - began,
+        loss,
+        t=settings.t,
+        profile=Profile(points, settings.t),
+        displacement=permutation.displacement(),
+    )
+    return {key: value.cpu() for key, value in taken.state_dict().items()}, stage
+
+
+def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State) -> Network:
+    """The network at ``t``, with BatchNorm statistics of its own."""
+    network = workshop.load({**buffers, **curve.at(t)})
+    workshop.settle(network)
+    return network
+
+
+def _look(
+    workshop: Workshop, curve: BezierCurve, buffers: State, reference: Network
+) -> tuple[Point, ...]:
+    count = workshop.settings.profile_points
+    return survey(
+        lambda t: workshop.measure(_point(workshop, curve, t, buffers)),
+        workshop.measure(reference)[1],
+        [number / (count - 1) for number in range(count)],
+    )
+
+
+def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
+    """Makes the projection head that a published encoder lacks; the backbone stays as it is."""
+    began, settings = time.monotonic(), workshop.settings
+    blank = workshop.encoder.fresh(workshop.seed).state_dict()
+    network = workshop.load({**blank, **state})
+    network.projection_head.train()
+    schedule = workshop.schedule(
+        "projection head", settings.head_steps, settings.head_learning_rate
+    )
+    loss = workshop.minimize(network, network.projection_head, schedule)
+    fitted = {name: value.cpu() for name, value in network.state_dict().items()}
+    return fitted, Stage(schedule.stage, "head", time.monotonic() - began, loss)
+
+
+def _fine_tune(workshop: Workshop, weights: State, name: str) -> tuple[State, Stage]:
+    began, settings = time.monotonic(), workshop.settings
+    network = workshop.load(weights).train()
+    schedule = workshop.schedule(name, settings.finetune_steps, settings.finetune_learning_rate)
+    loss = workshop.minimize(network, network, schedule)
+    workshop.settle(network)
+    tuned = {key: value.cpu() for key, value in network.state_dict().items()}
+    return tuned, Stage(name, "finetune", time.monotonic() - began, loss)

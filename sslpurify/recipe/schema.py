@@ -1,0 +1,184 @@
+"""The recipes: one closed, frozen model per verb, nouns and numbers only."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from sslpurify.attacks import BadEncoderSettings
+from sslpurify.probes import (
+    Gate,
+    KnnSettings,
+    LinearSettings,
+    MlpSettings,
+    ProbeName,
+    ProbeSettings,
+    Protocol,
+)
+from sslpurify.purify import TscSettings
+
+Channels = tuple[float, float, float]
+
+Count = Annotated[int, Field(gt=0)]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("reads as true or false; put it in quotes")
+    return value
+
+
+def _split_by_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+# A class is often called 3; only true, false, yes, no, on and off are not what was meant.
+ClassName = Annotated[str, Field(coerce_numbers_to_str=True), BeforeValidator(_no_bool)]
+
+
+class EncoderChoice(BaseModel):
+    """What every recipe says: which encoder, and how images enter it.
+
+    Paths are relative to the working directory, in a recipe as on the command line.
+
+    Attributes:
+        arch: Architecture, e.g. ``simclr/resnet18-cifar``.
+        checkpoint: The file with the encoder's weights.
+        image_size: Side of the images in pixels; None: 32 for the ``-cifar`` stems, otherwise the
+            images' own size.
+        image_mean: Mean of each channel, in [0, 1]; None: CIFAR-10's up to 64 px, ImageNet's above.
+        image_std: Standard deviation of each channel; None: as ``image_mean``.
+        seed: Seed of every random draw.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: str
+    checkpoint: Path
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    image_mean: Channels | None = None
+    image_std: tuple[Deviation, Deviation, Deviation] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+    @model_validator(mode="after")
+    def _normalization_is_whole(self) -> Self:
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("image_mean and image_std come together or not at all")
+        return self
+
+
+class PurifyRecipe(EncoderChoice):
+    """Takes the backdoor out of an encoder.
+
+    Attributes:
+        data: Folder of clean images, no labels.
+        limit: Draw this many of the images at random; None: all.
+        out: Folder for the purified checkpoint and the evidence; must not exist or be empty.
+        method: The purification method.
+        tsc: Settings of two-stage symmetry connectivity.
+    """
+
+    verb: Literal["purify"] = "purify"
+    data: Path
+    limit: Count | None = None
+    out: Path
+    method: Literal["tsc"] = "tsc"
+    tsc: TscSettings = TscSettings()
+
+
+class Measuring(EncoderChoice):
+    """What is measured: probes on labelled images, with and without the trigger.
+
+    Attributes:
+        train: Folder with one folder of images per class: the probe's bank.
+        test: The same for the images that are classified.
+        train_per_class: Images taken from each class of ``train``; None: all.
+        test_per_class: The same for ``test``.
+        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
+        trigger_index: Which trigger of an npz that holds several.
+        target: The class that triggered images are pulled to; needed with ``trigger``.
+        protocol: Whether test images of the target class count towards the attack success rate.
+        knn: Settings of the kNN probe.
+        linear: Settings of the linear probe.
+        mlp: Settings of the MLP probe.
+    """
+
+    train: Path
+    test: Path
+    train_per_class: Count | None = None
+    test_per_class: Count | None = None
+    trigger: str | None = None
+    trigger_index: Annotated[int, Field(ge=0)] = 0
+    target: ClassName | None = None
+    protocol: Protocol = "exclude-target"
+    knn: KnnSettings = KnnSettings()
+    linear: LinearSettings = LinearSettings()
+    mlp: MlpSettings = MlpSettings()
+
+    @property
+    def probe_settings(self) -> ProbeSettings:
+        """The settings of all probes together."""
+        return ProbeSettings(knn=self.knn, linear=self.linear, mlp=self.mlp)
+
+    @model_validator(mode="after")
+    def _trigger_has_target(self) -> Self:
+        if (self.trigger is None) != (self.target is None):
+            raise ValueError("trigger and target come together or not at all")
+        return self
+
+
+class EvaluateRecipe(Measuring):
+    """Measures an encoder, beside the one before purification and one never attacked.
+
+    Attributes:
+        before: The checkpoint before purification, for a second row.
+        reference: A checkpoint that was never attacked: its attack success rate is the floor.
+        probes: The probes, in the order of the table.
+    """
+
+    verb: Literal["evaluate"] = "evaluate"
+    before: Path | None = None
+    reference: Path | None = None
+    probes: Annotated[
+        tuple[ProbeName, ...], Field(min_length=1), BeforeValidator(_split_by_commas)
+    ] = ("knn",)
+
+
+class AttackRecipe(Measuring):
+    """Makes a victim to test purification on, and proves that the attack took hold.
+
+    Attributes:
+        data: Folder of shadow images, no labels.
+        limit: Draw this many of the images at random; None: all.
+        out: Folder for the victim's checkpoint; must not exist or be empty.
+        method: The attack.
+        reference_image: Image of the target class that triggered images are pulled to (a picture
+            or an npz), or ``auto``: the training image of the target class that the clean
+            encoder is surest of.
+        reference_index: Which image of an npz that holds several.
+        badencoder: Settings of BadEncoder.
+        gate: What the victim must reach.
+    """
+
+    verb: Literal["attack"] = "attack"
+    data: Path
+    limit: Count | None = None
+    out: Path
+    method: Literal["badencoder"] = "badencoder"
+    trigger: str
+    target: ClassName
+    reference_image: str = "auto"
+    reference_index: Annotated[int, Field(ge=0)] = 0
+    badencoder: BadEncoderSettings = BadEncoderSettings()
+    gate: Gate = Gate(max_accuracy_drop=0.02)
+
+
+Recipe = PurifyRecipe | EvaluateRecipe | AttackRecipe
+RECIPES: dict[str, type[Recipe]] = {
+    "purify": PurifyRecipe,
+    "evaluate": EvaluateRecipe,
+    "attack": AttackRecipe,
+}

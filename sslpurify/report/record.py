@@ -1,0 +1,80 @@
+"""What was measured, as data that other programs read."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from sslpurify.checkpoint import Checkpoint
+from sslpurify.data import ImageSet
+from sslpurify.probes import Rate
+
+Which = Literal["before", "after", "reference"]
+
+_RECORDED = ("sslpurify", "torch", "torchvision", "lightly", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder seen through one probe.
+
+    Args:
+        which: The encoder: ``before`` purification, ``after`` it (the checkpoint asked about), or
+            the never attacked ``reference``.
+        probe: The probe's name.
+        clean_accuracy: Share of clean test images classified as labelled.
+        attack_success_rate: Share of triggered test images classified as the target class; None
+            when no trigger was given.
+    """
+
+    which: Which
+    probe: str
+    clean_accuracy: Rate
+    attack_success_rate: Rate | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All rows of one evaluation.
+
+    Args:
+        rows: In the order of the table.
+        protocol: ``exclude-target`` or ``all``.
+        seconds: Wall time of the whole evaluation.
+    """
+
+    rows: tuple[Row, ...]
+    protocol: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The fixed JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
+        return {
+            "results": [asdict(row) for row in self.rows],
+            "protocol": self.protocol,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _RECORDED}
+
+
+def provenance(parent: Checkpoint, images: ImageSet, recipe: str, seed: int) -> dict[str, Any]:
+    """How a checkpoint was made, to be kept beside it.
+
+    Args:
+        parent: The file it was made from.
+        images: The images it was made with.
+        recipe: The resolved recipe's text.
+        seed: Seed of every random draw.
+    """
+    return {
+        "parent": {"file": parent.path.name, "sha256": parent.sha256},
+        "data": {"images": len(images), "size": images.size, "sha256": images.digest()},
+        "seed": seed,
+        "recipe": recipe,
+        "versions": dict(versions()),
+    }

@@ -1,0 +1,207 @@
+"""``evaluate``: probes on one, two or three encoders, over the same images."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sslpurify.attacks import Trigger, read_trigger
+from sslpurify.compute import Compute, choose
+from sslpurify.data import ImageSet, LabelledImages, read_labelled
+from sslpurify.encoders import Network, Transform, embed
+from sslpurify.errors import ConfigError, DataError
+from sslpurify.probes import (
+    Measurement,
+    ProbeName,
+    ProbeSettings,
+    Protocol,
+    Rate,
+    attack_success_rate,
+    clean_accuracy,
+    near_chance,
+    predict,
+)
+from sslpurify.recipe import EvaluateRecipe, Measuring
+from sslpurify.report import Evaluation, Row, Which, evaluation_table
+from sslpurify.run.answer import Answer
+from sslpurify.run.loading import completed, encoder_of, read_weights, wanted_size
+from sslpurify.types import Listener
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What encoders are measured on.
+
+    Args:
+        bank: The probe's images.
+        test: The images to classify; same classes, same size.
+        trigger: Laid on the test images for the attack success rate; None: no such rate.
+        target: Index of the trigger's class.
+        protocol: Whether test images of the target class count.
+        settings: Settings of the probes.
+        seed: Of the probes that draw something.
+    """
+
+    bank: LabelledImages
+    test: LabelledImages
+    trigger: Trigger | None
+    target: int
+    protocol: Protocol
+    settings: ProbeSettings
+    seed: int
+
+    def predict(self, probe: ProbeName, bank: Tensor, queries: Tensor) -> Tensor:
+        """The classes that a probe, having learnt from the bank's embeddings, gives to queries."""
+        classes = len(self.bank.classes)
+        return predict(probe, bank, self.bank.labels, queries, classes, self.seed, self.settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One encoder's embeddings of a bench.
+
+    Args:
+        bank: Of the probe's images.
+        test: Of the test images.
+        triggered: Of the same with the trigger; None where there is none.
+    """
+
+    bank: Float[Tensor, "n d"]
+    test: Float[Tensor, "m d"]
+    triggered: Float[Tensor, "m d"] | None
+
+
+def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
+    """Measure the recipe's checkpoints, each through every probe.
+
+    Raises:
+        SslPurifyError: The subclass says whose fault it is.
+    """
+    started = time.monotonic()
+    compute = choose(recipe.device)
+    files: dict[Which, Path | None] = {
+        "before": recipe.before,
+        "after": recipe.checkpoint,
+        "reference": recipe.reference,
+    }
+    paths = {which: path for which, path in files.items() if path is not None}
+    states = {which: read_weights(path, recipe.arch).state for which, path in paths.items()}
+    bench = set_up(recipe, listener)
+    encoder = encoder_of(recipe, bench.bank.images.size)
+    rows: list[Row] = []
+    for which, state in states.items():
+        features = see(encoder.load(completed(encoder, state)), bench, compute, which, listener)
+        rows += rows_of(which, measure(features, bench, recipe.probes), bench)
+    evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
+    names = {which: f"{which} ({path.name})" for which, path in paths.items()}
+    return Answer(evaluation.to_json(), evaluation_table(evaluation, names))
+
+
+def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> list[Row]:
+    """One encoder's rows of the table; warns where the clean accuracy is near chance."""
+    classes = len(bench.bank.classes)
+    for probe, measurement in measured.items():
+        if near_chance(measurement.clean_accuracy, classes):
+            _warn_near_chance(which, probe, measurement.clean_accuracy, classes)
+    return [
+        Row(which, probe, measurement.clean_accuracy, measurement.attack_success_rate)
+        for probe, measurement in measured.items()
+    ]
+
+
+def set_up(recipe: Measuring, listener: Listener) -> Bench:
+    """Read the images and the trigger that a recipe measures with.
+
+    Raises:
+        ConfigError: The target is none of the classes.
+        DataError: Images or trigger cannot be used, or the two folders' classes differ.
+    """
+    bank = read_labelled(
+        recipe.train, wanted_size(recipe), limit_per_class=recipe.train_per_class, listener=listener
+    )
+    size = bank.images.size
+    test = read_labelled(
+        recipe.test, size, limit_per_class=recipe.test_per_class, listener=listener
+    )
+    if test.classes != bank.classes:
+        differing = sorted(set(test.classes) ^ set(bank.classes))
+        raise DataError(
+            f"{recipe.train} and {recipe.test} differ in their classes: {', '.join(differing)}"
+        )
+    trigger = None
+    if recipe.trigger is not None:
+        trigger = read_trigger(recipe.trigger, size, recipe.trigger_index)
+    target = class_index(recipe.target, bank.classes)
+    return Bench(
+        bank, test, trigger, target, recipe.protocol, recipe.probe_settings, recipe.seed
+    )
+
+
+def class_index(name: str | None, classes: Sequence[str]) -> int:
+    """The index of a class by its name; -1, which is no class, for None.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    if name is None:
+        return -1
+    if name not in classes:
+        raise ConfigError(f"--target {name}: no such class; there are: {', '.join(classes)}")
+    return classes.index(name)
+
+
+def see(
+    network: Network, bench: Bench, compute: Compute, stage: str, listener: Listener
+) -> Features:
+    """Embed the images of a bench, each set once."""
+    placed = compute.place(network)
+
+    def seen(images: ImageSet, what: str, transform: Transform | None = None) -> Tensor:
+        return embed(
+            placed,
+            images,
+            transform=transform,
+            device=compute.device,
+            listener=listener,
+            stage=f"{stage} · {what}",
+        )
+
+    test = bench.test.images
+    return Features(
+        seen(bench.bank.images, "bank"),
+        seen(test, "test"),
+        None if bench.trigger is None else seen(test, "triggered", bench.trigger),
+    )
+
+
+def measure(features: Features, bench: Bench, probes: Sequence[ProbeName]) -> dict[str, Measurement]:
+    """What each probe says of one encoder's features."""
+    labels = bench.test.labels
+    queries = [features.test, *([] if features.triggered is None else [features.triggered])]
+    measured: dict[str, Measurement] = {}
+    for probe in probes:
+        predicted = bench.predict(probe, features.bank, torch.cat(queries))
+        clean, *triggered = predicted.split(len(labels))
+        measured[probe] = Measurement(
+            clean_accuracy(clean, labels),
+            attack_success_rate(triggered[0], labels, bench.target, bench.protocol)
+            if triggered
+            else None,
+        )
+    return measured
+
+
+def _warn_near_chance(which: str, probe: str, accuracy: Rate, classes: int) -> None:
+    log.warning(
+        "clean accuracy of %r is %s by %s: hardly above guessing among %d classes. A checkpoint "
+        "loaded wrongly (architecture, normalization, image size) looks exactly like a purified "
+        "one; check it with `sslpurify inspect` before believing any attack success rate.",
+        which, accuracy, probe, classes,
+    )  # fmt: skip

@@ -1,0 +1,113 @@
+"""The folder of a run: it appears whole, when the run has succeeded, or not at all."""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sslpurify.checkpoint import write
+from sslpurify.data import ImageSet
+from sslpurify.encoders import restore
+from sslpurify.errors import ConfigError, TrainingError
+from sslpurify.recipe import AttackRecipe, PurifyRecipe, dump
+from sslpurify.report import provenance
+from sslpurify.run.loading import Weights
+from sslpurify.types import State
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+@contextmanager
+def staged(out: Path, *, outside: Collection[Path] = ()) -> Generator[Path]:
+    """A temporary folder that becomes ``out`` when the block ends well and vanishes otherwise.
+
+    Args:
+        out: The folder to be; it must not exist, or be empty.
+        outside: Folders of data that must not contain ``out``.
+
+    Raises:
+        ConfigError: ``out`` holds another run or lies inside the data.
+        TrainingError: The disk is full or ``out`` cannot be written to.
+    """
+    _require_free(out, outside)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=_existing(out.parent)))
+        try:
+            yield folder
+            folder.chmod(0o755)  # mkdtemp's is closed to everyone else
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folder.replace(out)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        raise TrainingError(f"cannot write to {out}: {error.strerror}; nothing was kept") from error
+
+
+def save_run(
+    folder: Path,
+    recipe: PurifyRecipe | AttackRecipe,
+    weights: Weights,
+    state: State,
+    images: ImageSet,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what a run leaves: the checkpoint, its origin beside it, report and configuration.
+
+    The checkpoint has its parent's container, keys and dtypes.
+
+    Args:
+        folder: Where to; it will become the recipe's ``out``.
+        recipe: The resolved recipe.
+        weights: The parent.
+        state: The new weights under the encoder's own names.
+        images: What they were made with.
+        facts: For the report, beside where the checkpoint lies and its hash.
+
+    Returns:
+        The report without the origin.
+    """
+    word = "purified" if isinstance(recipe, PurifyRecipe) else "victim"
+    name = f"{recipe.checkpoint.stem}.{word}{recipe.checkpoint.suffix}"
+    configuration = dump(recipe)
+    sha256 = write(restore(weights.checkpoint, weights.layout, state), folder / name)
+    origin = provenance(weights.checkpoint, images, configuration, recipe.seed)
+    report = {"output": str(recipe.out / name), "sha256": sha256, **facts}
+    left_out = {"unreadable": [str(file) for file in images.unreadable]}
+    _save_json({"file": name, "sha256": sha256, **origin}, (folder / name).with_suffix(".json"))
+    _save_json({**report, **left_out, "origin": origin}, folder / "report.json")
+    (folder / "config.yaml").write_text(configuration, "utf-8")
+    return report
+
+
+def unused(out: Path) -> Path:
+    """``out``, or the first of ``out-2``, ``out-3``, ... that does not exist."""
+    number = 1
+    while (free := out if number == 1 else out.with_name(f"{out.name}-{number}")).exists():
+        number += 1
+    return free
+
+
+def _save_json(data: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _require_free(out: Path, outside: Collection[Path]) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a new or empty folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"--out {out} is not empty; name a new or empty folder")
+    for data in outside:
+        if out.resolve().is_relative_to(data.resolve()):
+            raise ConfigError(f"--out {out} lies inside the data folder {data}; name another")
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)

@@ -1,0 +1,74 @@
+"""``purify``: a checkpoint and clean images in, a checkpoint without its backdoor out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sslpurify.compute import choose
+from sslpurify.data import ImageSet
+from sslpurify.encoders import Encoder
+from sslpurify.purify import Purified, Stage
+from sslpurify.purify import purify as take_out
+from sslpurify.recipe import PurifyRecipe
+from sslpurify.report import save_profile, stages_table
+from sslpurify.run.answer import Answer
+from sslpurify.run.loading import (
+    Weights,
+    draw_images,
+    encoder_of,
+    read_weights,
+    resolved,
+    wanted_size,
+)
+from sslpurify.run.output import save_run, staged
+from sslpurify.types import Listener
+
+
+def purify(recipe: PurifyRecipe, listener: Listener) -> Answer:
+    """Purify the recipe's checkpoint and leave it, with the evidence, in the recipe's folder.
+
+    Raises:
+        SslPurifyError: The subclass says whose fault it is; nothing is left behind.
+    """
+    with staged(recipe.out, outside=[recipe.data]) as folder:
+        weights = read_weights(recipe.checkpoint, recipe.arch)
+        images = draw_images(recipe.data, wanted_size(recipe), recipe.limit, recipe.seed, listener)
+        encoder = encoder_of(recipe, images.size, weights)
+        _, data = purify_into(folder, resolved(recipe, encoder), encoder, weights, images, listener)
+    table = stages_table(data["stages"])
+    return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+
+
+def purify_into(
+    folder: Path,
+    recipe: PurifyRecipe,
+    encoder: Encoder,
+    weights: Weights,
+    images: ImageSet,
+    listener: Listener,
+) -> tuple[Purified, dict[str, Any]]:
+    """Purify weights, and write everything a run leaves into a folder that exists."""
+    started = time.monotonic()
+    purified = take_out(
+        encoder,
+        weights.state,
+        images,
+        recipe.tsc,
+        seed=recipe.seed,
+        compute=choose(recipe.device, recipe.tsc.precision),
+        listener=listener,
+    )
+    facts = {
+        "seconds": round(time.monotonic() - started, 2),
+        "stages": [stage.to_json() for stage in purified.stages],
+    }
+    _save_profiles(purified.stages, folder)
+    return purified, save_run(folder, recipe, weights, purified.state, images, facts)
+
+
+def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
+    """One picture for every stage that ran along a curve."""
+    for number, stage in enumerate(stages, start=1):
+        if stage.profile is not None:
+            save_profile(stage.profile, folder / f"profile-{number:02}.png", title=stage.name)

@@ -1,0 +1,181 @@
+"""Matching the units of two networks, or of one with itself, by what they do on images.
+
+Li et al. 2016 (arXiv 1511.07543) and git re-basin (arXiv 2209.04836, section 3.1). Permuting a
+group leaves the activations of all other groups as they were, so one forward pass per network
+serves every group.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from operator import length_hint
+
+from torch import Tensor, nn
+
+from sslpurify.errors import ConfigError, DataError, TrainingError
+from sslpurify.symmetry.assignment import Sense, linear_assignment
+from sslpurify.symmetry.moments import Centred, CoMoments, centre
+from sslpurify.symmetry.observing import observe
+from sslpurify.symmetry.permutation import Permutation, axis_order
+from sslpurify.symmetry.scores import unit_scores
+from sslpurify.symmetry.spec import Group, PermutationSpec, Probe, View
+from sslpurify.types import Listener, Step, silent
+
+
+@dataclass(frozen=True, eq=False)
+class Correlations:
+    """Pearson correlations of the channels of two networks.
+
+    Args:
+        matrices: By probe; row ``i``, column ``j`` is channel ``i`` of the reference against
+            channel ``j`` of the network to be permuted, in [-1, 1].
+        images: How many images they come from.
+    """
+
+    matrices: Mapping[Probe, Tensor]
+    images: int
+
+
+def correlate(
+    reference: nn.Module,
+    other: nn.Module | None,
+    batches: Iterable[Tensor],
+    spec: PermutationSpec,
+    *,
+    listener: Listener = silent,
+) -> Correlations:
+    """Correlate the units of every group in one forward pass per network and batch.
+
+    The networks run in eval mode and come back in the mode they were in, without hooks. Memory
+    grows with the batch and the networks' widths, not with the number of images.
+
+    Args:
+        reference: The network that stays as it is.
+        other: The network that will be permuted; None: the reference with itself, run once.
+        batches: Images as the networks take them.
+        spec: Groups and where to watch them.
+        listener: Told about every batch.
+
+    Raises:
+        DataError: If there is no batch.
+        ConfigError: If a probe does not fit the network.
+        TrainingError: If activations are not finite, naming the first group that sees them.
+    """
+    probes: dict[Probe, Group] = {}
+    for group in spec.groups:
+        for view in group.probes:
+            probes.setdefault(view.probe, group)
+    moments: dict[Probe, CoMoments] = {}
+    images = 0
+    for step, batch in enumerate(batches, 1):
+        _add_batch(moments, reference, None if other is reference else other, batch, probes)
+        images += len(batch)
+        listener(Step("matching", step, max(step, length_hint(batches)), len(batch)))
+    if images == 0:
+        raise DataError("matching needs at least one image, and there is none")
+    for probe, group in probes.items():
+        if not moments[probe].finite():
+            raise TrainingError(
+                f"matching group {group.name!r}: the activations at the {probe.side} of "
+                f"{probe.module!r} are not finite, or too large for their squares to be"
+            )
+    result = Correlations({probe: moments.pop(probe).pearson() for probe in probes}, images)
+    _require_fit(spec, result)
+    return result
+
+
+def match(spec: PermutationSpec, correlations: Correlations, sense: Sense) -> Permutation:
+    """The permutation with the largest or the smallest total correlation, group by group.
+
+    Groups are solved in the order of ``spec``, each on activations that the groups before it have
+    already moved: first which head goes where, then the dimensions within each head. Where groups
+    share no tensor axis this is the exact optimum, and so it is for blocks with groups inside.
+
+    Args:
+        spec: The groups to permute: those the correlations were collected for, or some of them.
+        correlations: Of a reference with the network that will be permuted.
+        sense: ``"align"`` for the most similar, ``"misalign"`` for the least similar.
+
+    Returns:
+        What to apply to the weights of the network to be permuted.
+
+    Raises:
+        ConfigError: If the correlations lack a group of ``spec``.
+    """
+    _require_fit(spec, correlations)
+    matrices = dict(correlations.matrices)
+    steps: list[tuple[Group, Tensor]] = []
+    for position, group in enumerate(spec.groups):
+        scores = unit_scores(group, spec.groups[position + 1 :], matrices, sense)
+        order = linear_assignment(scores, sense)
+        steps.append((group, order))
+        _move_columns(matrices, group, order)
+    return Permutation(tuple(steps))
+
+
+def similarity(correlations: Correlations, permutation: Permutation) -> dict[str, float]:
+    """Mean correlation of each group's units with the reference once the permutation is applied.
+
+    Returns:
+        Values in [-1, 1] by group name; dead channels count as 0.
+    """
+    matrices = dict(correlations.matrices)
+    for group, order in permutation.steps:
+        _move_columns(matrices, group, order)
+    return {group.name: _agreement(group, matrices) for group, _ in permutation.steps}
+
+
+def _add_batch(
+    moments: dict[Probe, CoMoments],
+    reference: nn.Module,
+    other: nn.Module | None,
+    images: Tensor,
+    probes: Collection[Probe],
+) -> None:
+    held: dict[Probe, Centred] = {}
+
+    def hold(probe: Probe, activations: Tensor) -> None:
+        held[probe] = centre(activations)
+
+    def count(probe: Probe, activations: Tensor) -> None:
+        y = centre(activations)
+        x = held.pop(probe, y)
+        if probe not in moments:
+            moments[probe] = CoMoments(x, y)
+        moments[probe].add(x, y)
+
+    if other is None:
+        observe(reference, images, probes, count)
+    else:
+        observe(reference, images, probes, hold)
+        observe(other, images, probes, count)
+
+
+def _require_fit(spec: PermutationSpec, correlations: Correlations) -> None:
+    for group in spec.groups:
+        for view in group.probes:
+            matrix = correlations.matrices.get(view.probe)
+            where = f"group {group.name!r} at the {view.probe.side} of {view.probe.module!r}"
+            if matrix is None:
+                raise ConfigError(f"{where}: no correlations were collected there")
+            if view.offset + group.size * view.block > min(matrix.shape):
+                raise ConfigError(
+                    f"{where}: {group.size} units of {view.block} from {view.offset} on do not fit "
+                    f"{tuple(matrix.shape)} channels"
+                )
+
+
+def _move_columns(matrices: dict[Probe, Tensor], group: Group, order: Tensor) -> None:
+    """Reorder a group in the correlations as it is reordered in the network to be permuted."""
+    for view in group.probes:
+        matrix = matrices[view.probe]
+        columns = axis_order(matrix.shape[1], view.offset, view.block, order)
+        matrices[view.probe] = matrix[:, columns]
+
+
+def _agreement(group: Group, matrices: Mapping[Probe, Tensor]) -> float:
+    seen = [_span(matrices[view.probe].diagonal(), view, group.size) for view in group.probes]
+    return sum(float(part.double().mean()) for part in seen) / len(seen)
+
+
+def _span(diagonal: Tensor, view: View, size: int) -> Tensor:
+    return diagonal[view.offset : view.offset + size * view.block]

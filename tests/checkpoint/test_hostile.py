@@ -1,0 +1,123 @@
+"""Nothing in a checkpoint is ever run: every payload here would leave a canary file."""
+
+import copyreg
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sslpurify.checkpoint import read
+from sslpurify.errors import CheckpointError, UnsafeInputError
+from tests.checkpoint.files import SAVERS, legacy_around, programs, weights, zip_around
+
+CONTAINERS = {"raw": bytes, "zip": zip_around, "legacy": legacy_around}
+
+
+@pytest.mark.parametrize("name", programs(""))
+def test_the_payloads_are_live(name, tmp_path):
+    canary = tmp_path / "canary"
+    try:
+        pickle.loads(programs(f"touch {canary}")[name])  # noqa: S301
+    except TypeError:
+        assert name == "build"
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".txt"])
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("name", programs(""))
+def test_payloads_are_named_and_never_run(name, container, suffix, tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / f"model{suffix}"
+    path.write_bytes(CONTAINERS[container](programs(f"touch {canary}")[name]))
+    with pytest.raises(UnsafeInputError) as caught:
+        read(path)
+    assert not canary.exists()
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "'posix.system'" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_extension_registry_is_refused(container, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(CONTAINERS[container](b"\x80\x02\x82\x7fX\x04\x00\x00\x00true\x85R."))
+    copyreg.add_extension("os", "system", 0x7F)
+    try:
+        with pytest.raises(UnsafeInputError, match="extension registry code 127"):
+            read(path)
+    finally:
+        copyreg.remove_extension("os", "system", 0x7F)
+
+
+@pytest.mark.parametrize("name", ["builtins.bytearray", "_codecs.encode", "torch.FloatTensor"])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_calls_that_torch_allows_but_that_exhaust_memory_are_refused(name, container, tmp_path):
+    path = tmp_path / "model.pt"
+    program = b"\x80\x02c%s\n%s\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R."
+    path.write_bytes(CONTAINERS[container](program % tuple(name.encode().split(b"."))))
+    with pytest.raises(UnsafeInputError, match=name):
+        read(path)
+
+
+def test_the_second_gate_stays_shut_when_the_environment_opens_it(tmp_path):
+    canary = tmp_path / "canary"
+    script = """
+import sys, torch
+from sslpurify.checkpoint import torch_file
+from sslpurify.errors import UnsafeInputError
+for path in sys.argv[1:]:
+    try:
+        torch_file._load(open(path, "rb"))
+    except UnsafeInputError as error:
+        assert "weights_only" not in str(error) and error.__cause__ is None
+        assert error.__suppress_context__
+        print("refused")
+"""
+    paths = []
+    for container in ("zip", "legacy"):
+        paths.append(tmp_path / f"{container}.pt")
+        paths[-1].write_bytes(CONTAINERS[container](programs(f"touch {canary}")["reduce"]))
+    environment = os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *paths],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["refused", "refused"], done.stderr
+    assert not canary.exists()
+
+
+def test_the_sources_hold_no_unsafe_way_to_load():
+    package = Path(__file__).parents[2] / "sslpurify"
+    calls = ("weights_only=False", "torch.jit.load", "pickle.load", "Unpickler", "yaml.load(")
+    calls = (*calls, "trust_remote_code=True", "allow_pickle=True")
+    sources = {path: path.read_text() for path in package.rglob("*.py")}
+    assert not [(path, call) for path, text in sources.items() for call in calls if call in text]
+    loads = [text.split("torch.load(")[1:] for text in sources.values()]
+    assert all("weights_only=True" in part.split("\n")[0] for parts in loads for part in parts)
+
+
+@pytest.mark.parametrize("container", SAVERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_one_of_our_errors_or_harmless(container, data, tmp_path):
+    path = tmp_path / "model.pt"
+    SAVERS[container](weights(), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    path.write_bytes(content)
+    try:
+        read(path)
+    except (CheckpointError, UnsafeInputError) as error:
+        assert "weights_only" not in str(error)
+        assert "\n" not in str(error)

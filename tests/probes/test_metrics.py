@@ -1,0 +1,118 @@
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.stats import binomtest
+
+from sslpurify.errors import DataError, GateError
+from sslpurify.probes.metrics import (
+    Gate,
+    Measurement,
+    Rate,
+    attack_success_rate,
+    clean_accuracy,
+    near_chance,
+    per_class_accuracy,
+    require_gate,
+    wilson,
+)
+
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+PREDICTIONS = torch.tensor([0, 2, 2, 1, 2, 2])
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (920, 2000)])
+def test_the_interval_is_wilsons(hits, n):
+    rate = wilson(hits, n)
+    expected = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert (rate.low, rate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (rate.value, rate.n) == (hits / n, n)
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+def test_no_images_are_an_error_not_a_rate():
+    nothing = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(DataError, match="empty"):
+        wilson(0, 0)
+    with pytest.raises(DataError, match="empty"):
+        clean_accuracy(nothing, nothing)
+    with pytest.raises(DataError, match="all 0 test images"):
+        attack_success_rate(nothing, nothing, 2, "all")
+
+
+def test_clean_accuracy_and_its_classes():
+    assert clean_accuracy(PREDICTIONS, LABELS) == wilson(4, 6)
+    assert per_class_accuracy(PREDICTIONS, LABELS, 4) == (
+        wilson(1, 2),
+        wilson(1, 2),
+        wilson(2, 2),
+        None,
+    )
+
+
+def test_the_two_protocols_differ_by_the_images_of_the_target_class():
+    assert attack_success_rate(PREDICTIONS, LABELS, 2) == wilson(2, 4)
+    assert attack_success_rate(PREDICTIONS, LABELS, 2, "all") == wilson(4, 6)
+
+
+def test_a_test_set_of_target_images_only_has_no_rate():
+    ones = torch.ones(3, dtype=torch.long)
+    with pytest.raises(DataError, match="all 3 test images are of target class 1"):
+        attack_success_rate(ones, ones, 1)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "classes", "expected"),
+    [
+        (200, 2000, 10, True),
+        (280, 2000, 10, True),  # 14 %, down to 12.5 %
+        (500, 2000, 10, False),
+        (3, 10, 10, True),  # too few images to tell
+        (540, 1000, 2, True),
+        (700, 1000, 2, False),
+        (60, 10000, 1000, False),
+        (12, 10000, 1000, True),
+    ],
+)
+def test_near_chance(hits, n, classes, expected):
+    assert near_chance(wilson(hits, n), classes) is expected
+
+
+def measured(accuracy, success):
+    return Measurement(wilson(accuracy, 2000), wilson(success, 1800))
+
+
+def test_the_gate_lets_an_embedded_attack_through():
+    gate = Gate(min_attack_success_rate=0.9, min_clean_accuracy=0.45, max_accuracy_drop=0.02)
+    require_gate(measured(1000, 95), measured(970, 1790), gate)
+
+
+def test_the_gate_names_every_missed_floor_at_once():
+    gate = Gate(min_attack_success_rate=0.9, min_clean_accuracy=0.45, max_accuracy_drop=0.02)
+    with pytest.raises(GateError) as error:
+        require_gate(measured(1000, 95), measured(800, 169), gate)
+    text = str(error.value)
+    assert "attack success rate 9.4 % (8.1 to 10.8, n = 1800), floor 90.0 %" in text
+    assert "clean accuracy 40.0 % (37.9 to 42.2, n = 2000), floor 45.0 %" in text
+    assert "fell by 10.0 points from 50.0 %" in text
+    assert len(text.splitlines()) == 4
+
+
+def test_the_gate_counts_a_drop_against_the_clean_encoder():
+    gate = Gate(max_accuracy_drop=0.02)
+    with pytest.raises(GateError, match=r"fell by 2\.5 points"):
+        require_gate(measured(1000, 95), measured(950, 1790), gate)
+    require_gate(measured(960, 95), measured(950, 1790), gate)
+
+
+def test_a_gate_needs_an_attack_success_rate():
+    with pytest.raises(ValueError, match="attack success rate"):
+        require_gate(measured(1, 1), Measurement(wilson(1, 2)), Gate())
+
+
+def test_a_gate_has_no_other_keys():
+    with pytest.raises(ValidationError):
+        Gate.model_validate({"min_asr": 0.9})
+
+
+def test_a_rate_reads_well():
+    assert str(Rate(0.4634, 0.4416, 0.4853, 2000)) == "46.3 % (44.2 to 48.5, n = 2000)"
