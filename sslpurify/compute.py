@@ -1,6 +1,5 @@
 """Where and in which precision networks run."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -11,6 +10,7 @@ from sslpurify.errors import ConfigError
 
 N = TypeVar("N", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,22 @@ class Compute:
         bf16: Whether forward passes run under bfloat16 autocast. Weights stay float32.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     bf16: bool = False
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """The context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def place(self, network: N) -> N:
         """Moves a network here, channels last: the layout that convolutions prefer."""
-        return network.to(device=self.device, memory_format=torch.channels_last)
+        return network.to(  # pyright: ignore[reportCallIssue] - torch's stubs lack memory_format
+            device=self.device, memory_format=torch.channels_last
+        )
+
+
+PLAIN = Compute()
+"""Float32 on the CPU."""
 
 
 def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
@@ -63,4 +69,5 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    # torch.cpu.get_capabilities() says it in public, but only from torch 2.11 on.
+    return torch.cpu._is_amx_tile_supported()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

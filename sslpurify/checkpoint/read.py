@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,11 @@ def read(path: Path) -> Checkpoint:
             wrapper=places[0],
             tensors=require_usable(at(tree, places[0])),
             metadata=metadata,
-            siblings=tuple(".".join(place) for place in places[1:]),
+            siblings=tuple(".".join(place) or "(top level)" for place in places[1:]),
         )
 
 
-def _contents(file: BufferedIOBase, path: Path) -> tuple[Container, Any, dict[str, str]]:
+def _contents(file: BufferedReader, path: Path) -> tuple[Container, Any, dict[str, str]]:
     kind = sniff(file)
     if kind == "safetensors":
         return kind, *safetensors_file.load(file, path)

@@ -8,7 +8,7 @@ same bytes.
 import json
 import os
 from collections.abc import Mapping
-from io import BufferedIOBase
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _DTYPES = {
 }
 
 
-def load(file: BufferedIOBase, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load(file: BufferedReader, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors in the order of the header, and the metadata.
 
     Raises:
@@ -51,7 +51,7 @@ def load(file: BufferedIOBase, path: Path) -> tuple[dict[str, Tensor], dict[str,
         raise CheckpointError(f"a damaged safetensors file ({_short(error)})") from error
 
 
-def _header(file: BufferedIOBase) -> dict[str, Any]:
+def _header(file: BufferedReader) -> dict[str, Any]:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
@@ -96,7 +96,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:160]!r}"
 
 
-def save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: BufferedIOBase) -> None:
+def save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: BufferedWriter) -> None:
     """Writes tensors of the dtypes that ``read`` accepts, and metadata, in the order given."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from io import BufferedIOBase
+from io import BufferedReader
 from typing import Literal
 
 from sslpurify.errors import CheckpointError, UnsafeInputError
@@ -13,6 +13,8 @@ LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """The first pickle of every file that torch wrote before version 1.6."""
 
 _HEAD = 4096
+_NO_HEADER = 2**40
+"""What eight letters of a text amount to as a number, at the least, and no header's length."""
 _OTHERS = {
     b"\x1f\x8b": "a gzip archive: unpack it first",
     b"BZh": "a bzip2 archive: unpack it first",
@@ -31,7 +33,7 @@ _OTHERS = {
 _TAR_MAGIC = slice(257, 262)
 
 
-def sniff(file: BufferedIOBase) -> Container | Literal["pickle"]:
+def sniff(file: BufferedReader) -> Container | Literal["pickle"]:
     """Says what an open file is; ``"pickle"`` is a pickle that torch did not write.
 
     Raises:
@@ -48,7 +50,7 @@ def sniff(file: BufferedIOBase) -> Container | Literal["pickle"]:
         return "torch-zip"
     if head[1:].startswith(LEGACY_MAGIC[1:]) and head[0] == LEGACY_MAGIC[0]:
         return "torch-legacy"
-    if head[8:9] == b"{":
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NO_HEADER:
         return "safetensors"
     if head[_TAR_MAGIC] == b"ustar":
         raise UnsafeInputError(

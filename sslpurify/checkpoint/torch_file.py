@@ -10,7 +10,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from io import BufferedIOBase, BytesIO
+from io import BufferedReader, BufferedWriter, BytesIO
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from sslpurify.statedict import listing
 _MAX_MEMBERS = 100_000
 
 
-def load_zip(file: BufferedIOBase) -> Any:
+def load_zip(file: BufferedReader) -> Any:
     """What a zip of ``torch.save`` holds, on the CPU.
 
     Raises:
@@ -73,7 +73,7 @@ def _pickle_member(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
     return pickles[0]
 
 
-def load_legacy(file: BufferedIOBase) -> Any:
+def load_legacy(file: BufferedReader) -> Any:
     """What a file of ``torch.save`` before version 1.6 holds, on the CPU.
 
     Raises:
@@ -85,7 +85,7 @@ def load_legacy(file: BufferedIOBase) -> Any:
     return _load(file)
 
 
-def _load(file: BufferedIOBase) -> Any:
+def _load(file: BufferedReader) -> Any:
     file.seek(0)
     try:
         with warnings.catch_warnings():
@@ -103,12 +103,12 @@ def _load(file: BufferedIOBase) -> Any:
         ) from None
 
 
-def save_zip(tree: Any, file: BufferedIOBase) -> None:
+def save_zip(tree: Any, file: BufferedWriter) -> None:
     """Writes the zip of ``torch.save``, whose folder is not named after the file."""
     torch.save(tree, file)
 
 
-def save_legacy(tree: Any, file: BufferedIOBase) -> None:
+def save_legacy(tree: Any, file: BufferedWriter) -> None:
     """Writes the format of torch before 1.6, which ``torch.save`` cannot do reproducibly.
 
     torch names each storage by its address in memory; here they are numbered as they appear.
@@ -129,7 +129,7 @@ def save_legacy(tree: Any, file: BufferedIOBase) -> None:
 class _Pickler(pickle.Pickler):
     """Pickles tensors as torch does, and collects the storages they lie in."""
 
-    def __init__(self, file: BufferedIOBase) -> None:
+    def __init__(self, file: BufferedWriter) -> None:
         super().__init__(file, protocol=2)
         self.storages: dict[tuple[int, str], tuple[str, int, torch.UntypedStorage]] = {}
 

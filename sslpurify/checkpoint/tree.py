@@ -16,7 +16,7 @@ Place = tuple[str, ...]
 """The keys that lead from the root of a tree to something in it."""
 
 _MAX_DEPTH = 64
-_MAX_MAPPINGS = 10_000
+_MAX_ENTRIES = 500_000
 _MAX_REPEATS = 4
 _WRAPPER_DEPTH = 3
 _WRAPPERS = (
@@ -29,12 +29,12 @@ _MAPPINGS = (dict, OrderedDict, Counter)
 _SEQUENCES = (list, tuple, torch.Size)
 _KEYS = (str, bytes, int, float, complex, bool, type(None))
 _LEAVES = (*_KEYS, torch.device, torch.dtype)
-_TENSORS = (Tensor, torch.nn.Parameter)
+_TENSORS = (Tensor, torch.nn.Parameter)  # compared by type: torch's isinstance is slow
 _LAYOUTS = (torch.strided, torch.sparse_coo)
 
 
 def walk(tree: object) -> Iterator[tuple[Place, Any]]:
-    """Everything in a tree with its place, depth first; a shared container is entered once.
+    """Everything in a tree with its place, depth first; a shared container only once.
 
     Raises:
         UnsafeInputError: It is nested deeper than any checkpoint.
@@ -43,13 +43,14 @@ def walk(tree: object) -> Iterator[tuple[Place, Any]]:
     stack: list[tuple[Place, Any]] = [((), tree)]
     while stack:
         place, item = stack.pop()
-        yield place, item
+        if id(item) in entered:
+            continue
         if len(place) > _MAX_DEPTH:
             raise UnsafeInputError(f"it is nested more than {_MAX_DEPTH} levels deep")
-        if id(item) not in entered:
-            children = _children(item)
-            if children:
-                entered.add(id(item))
+        yield place, item
+        children = _children(item)
+        if children:
+            entered.add(id(item))
             stack.extend(((*place, name), child) for name, child in reversed(children))
 
 
@@ -94,13 +95,14 @@ def _odd(item: Any) -> str:
     """What is neither plain data nor a tensor in ``item`` itself; empty when nothing is."""
     kind = type(item)
     if kind in _MAPPINGS:
-        keys = [*dict.keys(item), *(_attributes(item).keys() - {"_metadata"})]
-        return next((f"a {type(key).__name__} as a key" for key in keys if not _is_key(key)), "")
+        if _attributes(item).keys() - {"_metadata"}:
+            return "a dictionary with attributes"
+        return next((f"a {type(key).__name__} as a key" for key in item if not _is_key(key)), "")
     if kind is set:
         return next((f"a set of {type(key).__name__}" for key in item if not _is_key(key)), "")
-    if isinstance(item, Tensor):
-        plain = kind in _TENSORS and item.layout in _LAYOUTS and not item.is_quantized
-        return "" if plain else f"a {item.dtype} tensor of type {kind.__name__}, {item.layout}"
+    if kind in _TENSORS:
+        plain = item.layout in _LAYOUTS and not item.is_quantized
+        return "" if plain else f"a tensor of {item.dtype}, {item.layout}"
     return "" if kind in _LEAVES or kind in _SEQUENCES else f"a {kind.__name__}"
 
 
@@ -141,9 +143,9 @@ def require_bounded(tree: object, size: int) -> None:
         )
 
 
-def _parts(item: object) -> tuple[Tensor, ...]:
+def _parts(item: Any) -> tuple[Tensor, ...]:
     """The dense tensors that a tensor consists of; nothing else has any."""
-    if not isinstance(item, Tensor) or item.device.type == "meta":
+    if type(item) not in _TENSORS or item.device.type == "meta":
         return ()
     if item.layout == torch.sparse_coo:
         # Not coalesced, which would compute with tensors that nothing has measured yet.
@@ -159,17 +161,19 @@ def state_dicts(tree: object) -> list[Place]:
     Names that training code gives to weights come first, then the larger.
 
     Raises:
-        UnsafeInputError: The tree holds more mappings than any checkpoint.
+        UnsafeInputError: Mappings that hold one another many times over would take for ever.
     """
     sizes: dict[Place, int] = {}
+    entries = 0
     queue: list[tuple[Place, Any]] = [((), tree)]
     while queue:
         place, item = queue.pop()
         if not isinstance(item, _MAPPINGS):
             continue
-        sizes[place] = sum(isinstance(value, Tensor) for value in dict.values(item))
-        if len(sizes) > _MAX_MAPPINGS:
-            raise UnsafeInputError(f"it holds more than {_MAX_MAPPINGS:,} mappings")
+        sizes[place] = sum(type(value) in _TENSORS for value in dict.values(item))
+        entries += 1 + len(item)
+        if entries > _MAX_ENTRIES:
+            raise UnsafeInputError(f"its mappings have more than {_MAX_ENTRIES:,} entries in all")
         if len(place) < _WRAPPER_DEPTH:
             queue += [
                 ((*place, key), value)
@@ -182,7 +186,9 @@ def state_dicts(tree: object) -> list[Place]:
 
 
 def _preference(place: Place) -> tuple[int, ...]:
-    return tuple(_WRAPPERS.index(name) if name in _WRAPPERS else len(_WRAPPERS) for name in place)
+    unknown = len(_WRAPPERS)
+    ranks = (_WRAPPERS.index(name) if name in _WRAPPERS else unknown for name in place)
+    return tuple(ranks) if place else (unknown,)
 
 
 def at(tree: Any, place: Place) -> dict[Any, Any]:
@@ -215,7 +221,7 @@ def same(a: object, b: object) -> bool:
 def _same_item(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
-    if isinstance(a, Tensor):
+    if type(a) in _TENSORS:
         return (
             (a.dtype, a.shape, a.layout, a.requires_grad)
             == (b.dtype, b.shape, b.layout, b.requires_grad)

@@ -3,7 +3,7 @@
 import os
 import secrets
 from contextlib import suppress
-from io import BufferedIOBase
+from io import BufferedWriter
 from pathlib import Path
 
 from sslpurify.checkpoint import safetensors_file, torch_file
@@ -55,7 +55,7 @@ def _is_file(path: Path, other: Path) -> bool:
         return False
 
 
-def _save(checkpoint: Checkpoint, file: BufferedIOBase) -> None:
+def _save(checkpoint: Checkpoint, file: BufferedWriter) -> None:
     if checkpoint.container == "safetensors":
         safetensors_file.save(checkpoint.tensors, checkpoint.metadata, file)
     elif checkpoint.container == "torch-zip":

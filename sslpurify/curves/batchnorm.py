@@ -1,13 +1,13 @@
 """BatchNorm statistics of a network whose weights are new: measured, never interpolated."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from sslpurify.compute import Compute
+from sslpurify.compute import PLAIN, Compute
 
 
 class _Moments:
@@ -20,7 +20,8 @@ class _Moments:
 
     def observe(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A forward pre-hook."""
-        values = inputs[0].detach().float()
+        values = inputs[0].detach()
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         axes = [axis for axis in range(values.ndim) if axis != 1]
         variance, mean = torch.var_mean(values, dim=axes, correction=0)
         count = values.numel() // values.shape[1]
@@ -32,14 +33,13 @@ class _Moments:
         self.count = total
 
 
-def reestimate(
-    network: nn.Module, batches: Iterable[Tensor], compute: Compute = Compute()
-) -> None:
+def reestimate(network: nn.Module, batches: Iterable[Tensor], compute: Compute = PLAIN) -> None:
     """Measures the running statistics of every BatchNorm layer over all batches, in place.
 
     As in training, each batch is normalized by its own statistics on its way through. The mean and
     the (unbiased) variance are those of all samples together, whatever the batch sizes. Everything
-    else, dropout included, runs in evaluation mode; modes and momentum are left as they were.
+    else, dropout included, runs in evaluation mode; modes and momentum are left as they were. A
+    layer that no batch reaches keeps its statistics.
 
     Args:
         network: Changed in place: only ``running_mean``, ``running_var`` and
@@ -55,21 +55,19 @@ def reestimate(
     if not layers:
         return
     with _observed(network, layers) as moments, torch.no_grad():
-        seen = 0
-        for seen, batch in enumerate(batches, 1):
+        for batch in batches:
             with compute.autocast():
                 network(batch.to(compute.device))
-    if not seen:
+    if not any(observed.count for observed in moments):
         raise ValueError("BatchNorm statistics need at least one batch")
     for layer, observed in zip(layers, moments, strict=True):
-        assert layer.running_mean is not None  # noqa: S101
-        assert layer.running_var is not None  # noqa: S101
-        layer.running_mean.copy_(observed.mean)
-        layer.running_var.copy_(observed.squares / max(1, observed.count - 1))
+        if observed.count and layer.running_mean is not None and layer.running_var is not None:
+            layer.running_mean.copy_(observed.mean)
+            layer.running_var.copy_(observed.squares / max(1, observed.count - 1))
 
 
 @contextmanager
-def _observed(network: nn.Module, layers: list[_BatchNorm]) -> Iterator[list[_Moments]]:
+def _observed(network: nn.Module, layers: list[_BatchNorm]) -> Generator[list[_Moments]]:
     modes = [(module, module.training) for module in network.modules()]
     moments = [_Moments() for _ in layers]
     hooks = [

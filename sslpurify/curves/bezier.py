@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from sslpurify.statedict import combine, require_same_keys
+from sslpurify.statedict import combine, lerp, require_same_keys
 from sslpurify.types import State
 
 
@@ -46,7 +45,7 @@ class BezierCurve:
         require_same_keys(self.start, self.end)
 
     def at(self, t: float) -> dict[str, Tensor]:
-        """The parameters at ``t`` in [0, 1]; exactly those of the ends at 0 and at 1."""
+        """The parameters at ``t`` in [0, 1]; at 0 and at 1 the ends' own tensors, not copies."""
         if t in (0.0, 1.0):
             return dict(self.end if t else self.start)
         return combine(list(zip(basis(t), (self.start, self.bend, self.end), strict=True)))
@@ -54,4 +53,4 @@ class BezierCurve:
 
 def midpoint_bend(start: State, end: State) -> dict[str, Tensor]:
     """The bend that makes the curve a straight line, where training begins."""
-    return {name: torch.lerp(tensor, end[name], 0.5) for name, tensor in start.items()}
+    return lerp(start, end, 0.5)

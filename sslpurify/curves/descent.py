@@ -63,6 +63,7 @@ def descend(
                 "a lower learning rate may help"
             )
         optimizer.step()
+        optimizer.zero_grad()  # gives the memory back before the next step's forward pass
         losses.append(loss)
         listener(Step(schedule.stage, step + 1, schedule.steps, schedule.images, loss))
     tenth = max(1, schedule.steps // 10)

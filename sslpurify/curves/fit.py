@@ -8,7 +8,7 @@ curve copy of any layer, at the cost of a plain step (Garipov et al. 2018, equat
 import torch
 from torch import Tensor, nn
 
-from sslpurify.compute import Compute
+from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
 from sslpurify.curves.descent import Objective, Schedule, backward, descend
 from sslpurify.rng import generator
@@ -25,7 +25,7 @@ def fit_bend(
     *,
     seed: int,
     weight_decay: float = 0.0,
-    compute: Compute = Compute(),
+    compute: Compute = PLAIN,
     listener: Listener = silent,
 ) -> tuple[BezierCurve, tuple[float, float]]:
     """Fits the curve between two networks: t ~ U(0, 1), one draw a step, only the bend trained.
@@ -69,14 +69,11 @@ def fit_bend(
 
 @torch.no_grad()
 def put(live: dict[str, nn.Parameter], curve: BezierCurve, t: float) -> None:
-    """Writes the curve's point at ``t`` into live parameters, a few fused passes over memory."""
-    into = list(live.values())
-    states = (curve.start, curve.bend, curve.end)
-    torch._foreach_zero_(into)  # pyright: ignore[reportPrivateUsage]
-    for weight, state in zip(basis(t), states, strict=True):
-        torch._foreach_add_(  # noqa: SLF001
-            into, [state[name] for name in live], alpha=weight
-        )
+    """Writes the curve's point at ``t`` into live parameters."""
+    start, bend, end = basis(t)
+    for name, parameter in live.items():
+        torch.mul(curve.start[name], start, out=parameter)
+        parameter.add_(curve.bend[name], alpha=bend).add_(curve.end[name], alpha=end)
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslpurify.types import Listener, Step, silent
+
 NEIGHBOURS = 10
 
 
@@ -42,7 +44,12 @@ Measure = Callable[[float], tuple[float, Float[Tensor, "n d"]]]
 
 
 def survey(
-    measure: Measure, reference: Float[Tensor, "n d"], positions: Sequence[float]
+    measure: Measure,
+    reference: Float[Tensor, "n d"],
+    positions: Sequence[float],
+    *,
+    stage: str = "profile",
+    listener: Listener = silent,
 ) -> tuple[Point, ...]:
     """Measures points along a curve.
 
@@ -50,15 +57,18 @@ def survey(
         measure: Evaluates one point.
         reference: The input encoder's embeddings of the same images.
         positions: Values of t, in [0, 1].
+        stage: What is running, for people.
+        listener: Told about every point.
     """
     wanted = F.normalize(reference, dim=1)
     neighbours = nearest(wanted)
     points: list[Point] = []
-    for t in positions:
+    for number, t in enumerate(positions, 1):
         loss, embeddings = measure(t)
         found = F.normalize(embeddings, dim=1)
         agreement = float((found * wanted).sum(1).mean())
         points.append(Point(t, loss, agreement, overlap(nearest(found), neighbours)))
+        listener(Step(stage, number, len(positions), len(reference), loss))
     return tuple(points)
 
 

@@ -85,6 +85,8 @@ def list_images(folder: Path, *, exclude: Collection[Path] = ()) -> Listing:
                     pending.append(path)
             elif reason := _problem(entry, path, root):
                 unreadable.append(Unreadable(path, reason))
+            elif entry.is_symlink() and path.is_dir():
+                continue
             elif path.suffix.lower() in SUFFIXES:
                 files.append(path)
             else:

@@ -1,5 +1,6 @@
 """The only place where architectures exist: how to build each, and what may be permuted in it."""
 
+from sslpurify.encoders.contrast import Contrast
 from sslpurify.encoders.encoder import Channels, Encoder, Network, Output
 from sslpurify.encoders.features import Transform, embed, image_batches
 from sslpurify.encoders.layout import (
@@ -16,6 +17,7 @@ from sslpurify.encoders.simclr import architectures, backbone_shapes, create, de
 __all__ = [
     "Candidate",
     "Channels",
+    "Contrast",
     "Encoder",
     "HeadLayout",
     "Layout",

@@ -49,6 +49,13 @@ class Network(nn.Module):
         embedding = self.backbone((images - self.mean) / self.std)
         return Output(embedding, self.projection_head(embedding))
 
+    def weights(self) -> dict[str, Tensor]:
+        """The state as a value: on the CPU, in the memory order that files have, not shared."""
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.state_dict().items()
+        }
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -76,7 +83,7 @@ class Encoder:
     def fresh(self, seed: int) -> Network:
         """A network with initial weights that are a function of ``seed``."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # and not the GPUs', which are not forked
             return self.make()
 
     def load(self, state: State) -> Network:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sslpurify.compute import CPU
 from sslpurify.data import ImageSet
 from sslpurify.encoders.encoder import Network
 from sslpurify.types import Listener, Step, silent
@@ -20,7 +21,7 @@ def embed(
     *,
     batch_size: int = 512,
     transform: Transform | None = None,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
     listener: Listener = silent,
     stage: str = "embedding",
 ) -> Float[Tensor, "n d"]:
@@ -36,7 +37,7 @@ def embed(
             shown = batch if transform is None else transform(batch)
             parts.append(network(shown.to(device)).embedding.float().cpu())
             listener(Step(stage, number, steps, len(batch)))
-    return torch.cat(parts).clone()
+    return torch.cat(parts)
 
 
 def image_batches(images: ImageSet, batch_size: int) -> Iterator[Tensor]:

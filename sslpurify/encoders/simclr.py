@@ -18,7 +18,7 @@ from sslpurify.encoders.encoder import Channels, Encoder, Network
 from sslpurify.encoders.layout import HeadLayout
 from sslpurify.encoders.resnet import resnet_spec
 from sslpurify.errors import ConfigError
-from sslpurify.symmetry.spec import fixed_axes, PermutationSpec
+from sslpurify.symmetry.spec import PermutationSpec, fixed_axes
 
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,7 +83,8 @@ def backbone_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
     Raises:
         ConfigError: There is no such architecture.
     """
-    return {name: tuple(t.shape) for name, t in _blueprint(_parse(architecture)).state_dict().items()}
+    blueprint = _blueprint(_parse(architecture))
+    return {name: tuple(tensor.shape) for name, tensor in blueprint.state_dict().items()}
 
 
 def default_head(architecture: str) -> HeadLayout:
@@ -145,7 +146,7 @@ def _network(shape: _Backbone, head: HeadLayout, mean: Channels, std: Channels) 
 
 
 def _projection_head(embedding_dim: int, head: HeadLayout) -> ProjectionHead:
-    """lightly's `SimCLRProjectionHead`, with the last BatchNorm optional as in older releases."""
+    """The head of lightly, `SimCLRProjectionHead`, whose last BatchNorm older releases lack."""
     norm = nn.BatchNorm1d(head.out) if head.last_norm else None
     hidden = (embedding_dim, head.hidden, nn.BatchNorm1d(head.hidden), nn.ReLU())
     return ProjectionHead([hidden, (head.hidden, head.out, norm, None)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from lightly.loss import NTXentLoss
 from torch import Tensor
 
@@ -18,12 +19,18 @@ def nt_xent(temperature: float = 0.5) -> Loss:
     Returns:
         A loss over two batches of at least 2 projections, computed in float32. A batch of one has
         no negatives and a loss of exactly 0, whatever the network does: it raises ValueError.
+
+    Raises:
+        ValueError: The temperature is not positive.
     """
+    if temperature <= 0:
+        raise ValueError(f"the temperature of NT-Xent must be above 0, not {temperature}")
     criterion = NTXentLoss(temperature=temperature)
 
     def loss(first: Tensor, second: Tensor) -> Tensor:
         if len(first) < 2:
             raise ValueError(f"NT-Xent needs at least 2 images in a batch, not {len(first)}")
-        return criterion(first.float(), second.float())
+        with torch.autocast(first.device.type, enabled=False):
+            return criterion(first.float(), second.float())
 
     return loss

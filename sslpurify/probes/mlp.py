@@ -84,7 +84,7 @@ def _train(
                 optimizer.step()
             if not loss.isfinite():
                 raise TrainingError(
-                    f"the loss of the MLP probe is {float(loss)} in epoch {epoch + 1}: "
+                    f"the loss of the MLP probe is {float(loss.detach())} in epoch {epoch + 1}: "
                     f"lower its learning rate ({settings.learning_rate:g})"
                 )
     return layers

@@ -6,16 +6,19 @@ behaviour stays and a backdoor does not.
 """
 
 import time
+from dataclasses import replace
 
-from sslpurify.compute import Compute
+from torch import Tensor
+
+from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
-from sslpurify.encoders import Encoder, Network, embed, image_batches
+from sslpurify.encoders import Contrast, Encoder, Network, image_batches
 from sslpurify.purify.settings import TscSettings
 from sslpurify.purify.stage import Purified, Stage
 from sslpurify.purify.workshop import Workshop
 from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
-from sslpurify.types import Listener, State, silent
+from sslpurify.types import Listener, State, Step, silent
 
 HEAD = "projection_head."
 
@@ -24,10 +27,10 @@ def purify(
     encoder: Encoder,
     state: State,
     images: ImageSet,
-    settings: TscSettings = TscSettings(),
+    settings: TscSettings | None = None,
     *,
     seed: int = 0,
-    compute: Compute = Compute(),
+    compute: Compute = PLAIN,
     listener: Listener = silent,
 ) -> Purified:
     """Takes the backdoor out of an encoder's weights.
@@ -37,7 +40,7 @@ def purify(
         state: Suspicious weights, float32, under the encoder's names; the projection head may be
             missing. Not changed.
         images: Clean images, a few thousand, without labels.
-        settings: The method's.
+        settings: The method's; its defaults if None.
         seed: Same seed, same bytes on a CPU.
         compute: Device and precision.
         listener: Told about every step.
@@ -49,7 +52,11 @@ def purify(
         DataError: Fewer images than one batch takes.
         TrainingError: A loss is not finite.
     """
-    workshop = Workshop(encoder, images, settings, seed, compute, listener)
+    settings = settings or TscSettings()
+    contrast = Contrast(
+        images, settings.views, settings.batch_size, settings.temperature, seed, compute.device
+    )
+    workshop = Workshop(encoder, contrast, settings, compute, listener)
     stages: list[Stage] = []
     weights: State = state
     if not any(name.startswith(HEAD) for name in state):
@@ -91,14 +98,16 @@ def _match(
     workshop: Workshop, reference: Network, other: Network | None, sense: Sense, stage: str
 ) -> Permutation:
     spec = permuted_groups(workshop.encoder, workshop.settings)
-    images = workshop.some(workshop.settings.match_images)
-    batches = (
-        batch.to(workshop.compute.device)
-        for batch in image_batches(images, workshop.settings.batch_size)
+    images, size = (
+        workshop.contrast.some(workshop.settings.match_images),
+        workshop.settings.batch_size,
     )
-    return match(
-        spec, correlate(reference, other, batches, spec, listener=workshop.listener), sense
-    )
+    batches = (batch.to(workshop.compute.device) for batch in image_batches(images, size))
+
+    def tell(step: Step) -> None:
+        workshop.listener(replace(step, stage=stage, steps=-(-len(images) // size)))
+
+    return match(spec, correlate(reference, other, batches, spec, listener=tell), sense)
 
 
 def _connect(
@@ -115,14 +124,14 @@ def _connect(
         workshop.load(start).train(),
         start,
         end,
-        workshop.objective(name),
+        workshop.contrast.objective(name),
         workshop.schedule(name, settings.steps, settings.learning_rate),
-        seed=workshop.seed,
+        seed=workshop.contrast.seed,
         weight_decay=settings.weight_decay,
         compute=workshop.compute,
         listener=workshop.listener,
     )
-    points = _look(workshop, curve, start, reference)
+    points = _look(workshop, curve, start, reference, f"{name} · profile")
     taken = _point(workshop, curve, settings.t, start)
     stage = Stage(
         name,
@@ -133,7 +142,7 @@ def _connect(
         profile=Profile(points, settings.t),
         displacement=permutation.displacement(),
     )
-    return {key: value.cpu() for key, value in taken.state_dict().items()}, stage
+    return taken.weights(), stage
 
 
 def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State) -> Network:
@@ -144,28 +153,29 @@ def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State) -> 
 
 
 def _look(
-    workshop: Workshop, curve: BezierCurve, buffers: State, reference: Network
+    workshop: Workshop, curve: BezierCurve, buffers: State, reference: Network, name: str
 ) -> tuple[Point, ...]:
     count = workshop.settings.profile_points
     return survey(
         lambda t: workshop.measure(_point(workshop, curve, t, buffers)),
         workshop.measure(reference)[1],
         [number / (count - 1) for number in range(count)],
+        stage=name,
+        listener=workshop.listener,
     )
 
 
 def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
     """Makes the projection head that a published encoder lacks; the backbone stays as it is."""
     began, settings = time.monotonic(), workshop.settings
-    blank = workshop.encoder.fresh(workshop.seed).state_dict()
+    blank = workshop.encoder.fresh(workshop.contrast.seed).state_dict()
     network = workshop.load({**blank, **state})
     network.projection_head.train()
     schedule = workshop.schedule(
         "projection head", settings.head_steps, settings.head_learning_rate
     )
     loss = workshop.minimize(network, network.projection_head, schedule)
-    fitted = {name: value.cpu() for name, value in network.state_dict().items()}
-    return fitted, Stage(schedule.stage, "head", time.monotonic() - began, loss)
+    return network.weights(), Stage(schedule.stage, "head", time.monotonic() - began, loss)
 
 
 def _fine_tune(workshop: Workshop, weights: State, name: str) -> tuple[State, Stage]:
@@ -174,5 +184,4 @@ def _fine_tune(workshop: Workshop, weights: State, name: str) -> tuple[State, St
     schedule = workshop.schedule(name, settings.finetune_steps, settings.finetune_learning_rate)
     loss = workshop.minimize(network, network, schedule)
     workshop.settle(network)
-    tuned = {key: value.cpu() for key, value in network.state_dict().items()}
-    return tuned, Stage(name, "finetune", time.monotonic() - began, loss)
+    return network.weights(), Stage(name, "finetune", time.monotonic() - began, loss)

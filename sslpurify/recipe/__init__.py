@@ -3,17 +3,17 @@
 from sslpurify.recipe.reading import check, dump, load
 from sslpurify.recipe.schema import (
     AttackRecipe,
-    EvaluateRecipe,
+    DemoRecipe,
     EncoderChoice,
-    Measuring,
+    EvaluateRecipe,
     PurifyRecipe,
 )
 
 __all__ = [
     "AttackRecipe",
-    "EvaluateRecipe",
+    "DemoRecipe",
     "EncoderChoice",
-    "Measuring",
+    "EvaluateRecipe",
     "PurifyRecipe",
     "check",
     "dump",

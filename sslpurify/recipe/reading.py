@@ -83,9 +83,10 @@ def _override(tree: dict[str, Any], setting: str) -> None:
     except SslPurifyError as error:
         raise type(error)(f"--set {setting}: {error}") from None
     for depth, part in enumerate(parts[:-1]):
-        tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):
+        block: Any = tree.setdefault(part, {})
+        if not isinstance(block, dict):
             raise ConfigError(f"--set {setting}: {'.'.join(parts[: depth + 1])} is not a block")
+        tree = block
     tree[parts[-1]] = value
 
 

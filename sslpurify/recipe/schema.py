@@ -90,16 +90,14 @@ class PurifyRecipe(EncoderChoice):
 
 
 class Measuring(EncoderChoice):
-    """What is measured: probes on labelled images, with and without the trigger.
+    """What is measured on: labelled images for the probes.
 
     Attributes:
         train: Folder with one folder of images per class: the probe's bank.
         test: The same for the images that are classified.
         train_per_class: Images taken from each class of ``train``; None: all.
         test_per_class: The same for ``test``.
-        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
         trigger_index: Which trigger of an npz that holds several.
-        target: The class that triggered images are pulled to; needed with ``trigger``.
         protocol: Whether test images of the target class count towards the attack success rate.
         knn: Settings of the kNN probe.
         linear: Settings of the linear probe.
@@ -110,9 +108,7 @@ class Measuring(EncoderChoice):
     test: Path
     train_per_class: Count | None = None
     test_per_class: Count | None = None
-    trigger: str | None = None
     trigger_index: Annotated[int, Field(ge=0)] = 0
-    target: ClassName | None = None
     protocol: Protocol = "exclude-target"
     knn: KnnSettings = KnnSettings()
     linear: LinearSettings = LinearSettings()
@@ -123,12 +119,6 @@ class Measuring(EncoderChoice):
         """The settings of all probes together."""
         return ProbeSettings(knn=self.knn, linear=self.linear, mlp=self.mlp)
 
-    @model_validator(mode="after")
-    def _trigger_has_target(self) -> Self:
-        if (self.trigger is None) != (self.target is None):
-            raise ValueError("trigger and target come together or not at all")
-        return self
-
 
 class EvaluateRecipe(Measuring):
     """Measures an encoder, beside the one before purification and one never attacked.
@@ -136,15 +126,25 @@ class EvaluateRecipe(Measuring):
     Attributes:
         before: The checkpoint before purification, for a second row.
         reference: A checkpoint that was never attacked: its attack success rate is the floor.
+        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
+        target: The class that triggered images are pulled to; comes with ``trigger``.
         probes: The probes, in the order of the table.
     """
 
     verb: Literal["evaluate"] = "evaluate"
     before: Path | None = None
     reference: Path | None = None
+    trigger: str | None = None
+    target: ClassName | None = None
     probes: Annotated[
         tuple[ProbeName, ...], Field(min_length=1), BeforeValidator(_split_by_commas)
     ] = ("knn",)
+
+    @model_validator(mode="after")
+    def _trigger_has_target(self) -> Self:
+        if (self.trigger is None) != (self.target is None):
+            raise ValueError("trigger and target come together or not at all")
+        return self
 
 
 class AttackRecipe(Measuring):
@@ -155,6 +155,8 @@ class AttackRecipe(Measuring):
         limit: Draw this many of the images at random; None: all.
         out: Folder for the victim's checkpoint; must not exist or be empty.
         method: The attack.
+        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
+        target: The class that triggered images are pulled to.
         reference_image: Image of the target class that triggered images are pulled to (a picture
             or an npz), or ``auto``: the training image of the target class that the clean
             encoder is surest of.
@@ -174,6 +176,25 @@ class AttackRecipe(Measuring):
     reference_index: Annotated[int, Field(ge=0)] = 0
     badencoder: BadEncoderSettings = BadEncoderSettings()
     gate: Gate = Gate(max_accuracy_drop=0.02)
+
+
+class DemoRecipe(EncoderChoice):
+    """What the embedded demonstration consists of.
+
+    Attributes:
+        classes: Names of the classes, in the order of the images' labels.
+        trigger: The trigger that the embedded victim was poisoned with.
+        target: The class it was poisoned towards.
+        knn: Settings of the kNN probe.
+        tsc: Settings of the purification.
+    """
+
+    verb: Literal["demo"] = "demo"
+    classes: tuple[str, ...]
+    trigger: str
+    target: ClassName
+    knn: KnnSettings = KnnSettings()
+    tsc: TscSettings = TscSettings()
 
 
 Recipe = PurifyRecipe | EvaluateRecipe | AttackRecipe

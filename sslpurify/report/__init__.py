@@ -11,8 +11,8 @@ __all__ = [
     "evaluation_table",
     "grid",
     "inspection_table",
-    "stages_table",
     "provenance",
     "save_profile",
+    "stages_table",
     "versions",
 ]

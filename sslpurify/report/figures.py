@@ -30,7 +30,9 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
     upper.plot(along, [p.loss for p in profile.points], "o-", color=_BLUE)
     upper.set_ylabel("label-free loss")
     upper.set_title(title, loc="left", fontweight="bold")
-    upper.set_title(f"dotted: t = {profile.chosen:.3g}, the point taken", loc="right", fontsize="medium")
+    upper.set_title(
+        f"dotted: t = {profile.chosen:.3g}, the point taken", loc="right", fontsize="medium"
+    )
 
     lower.plot(along, [p.agreement for p in profile.points], "s-", color=_ORANGE)
     lower.plot(along, [p.overlap for p in profile.points], "^--", color=_GREEN)

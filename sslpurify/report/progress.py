@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 @contextmanager
-def progress(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Iterator[Listener]:
+def progress(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Generator[Listener]:
     """A listener that tells ``stream`` how far the work is, and the package's log beside it.
 
     Args:
@@ -116,7 +116,7 @@ class _ToConsole(logging.Handler):
 
 
 @contextmanager
-def _log_to(console: Console, level: int) -> Iterator[None]:
+def _log_to(console: Console, level: int) -> Generator[None]:
     log = logging.getLogger("sslpurify")
     before = log.level
     handler = _ToConsole(lambda line: console.print(line, markup=False))

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from sslpurify.checkpoint import Checkpoint
@@ -59,7 +59,14 @@ class Evaluation:
 
 def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that decide what a run computes."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _RECORDED}
+    return {"python": platform.python_version()} | {name: _version(name) for name in _RECORDED}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "not installed"
 
 
 def provenance(parent: Checkpoint, images: ImageSet, recipe: str, seed: int) -> dict[str, Any]:

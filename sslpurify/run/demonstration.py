@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from sslpurify.attacks import read_trigger
 from sslpurify.compute import choose
 from sslpurify.data import ImageSet, LabelledImages, from_pixels
-from sslpurify.errors import DataError
+from sslpurify.encoders import Encoder
 from sslpurify.probes import ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
-from sslpurify.run.loading import Weights, completed, encoder_of, read_weights, resolved
+from sslpurify.run.loading import completed, encoder_of, read_weights
 from sslpurify.run.output import staged, unused
 from sslpurify.run.purification import purify_into
 from sslpurify.types import Listener, State
@@ -28,7 +26,7 @@ EMBEDDED = Path(__file__).parents[1] / "demo_data"
 
 @dataclass(frozen=True, eq=False)
 class DemoImages:
-    """The embedded images: clean ones without labels, and a bench to measure on."""
+    """The embedded images: clean ones without labels, and two labelled sets to measure on."""
 
     clean: ImageSet
     bank: LabelledImages
@@ -47,6 +45,77 @@ def demo(
         listener: Told about every step.
         embedded: The folder that comes with the package.
     """
-    started, compute = time.monotonic(), choose(device)
-    recipe = load(DemoRecipe, embedded / "demo.yaml")
+    started = time.monotonic()
     out = out or unused(Path("runs/demo"))
+    flags = {"checkpoint": embedded / "victim.safetensors", "seed": seed, "device": device}
+    recipe = load(DemoRecipe, embedded / "demo.yaml", flags=flags)
+    images = read_demo_images(embedded / "images.npz", recipe.classes)
+    victim = read_weights(recipe.checkpoint, recipe.arch)
+    clean = read_weights(embedded / "reference.safetensors", recipe.arch)
+    encoder = encoder_of(recipe, images.clean.size, victim)
+    bench = Bench(
+        images.bank,
+        images.test,
+        read_trigger(recipe.trigger, images.clean.size),
+        class_index(recipe.target, recipe.classes),
+        "exclude-target",
+        ProbeSettings(knn=recipe.knn),
+        seed,
+    )
+    compute = choose(device)
+
+    def rows(which: Which, state: State, encoder: Encoder) -> list[Row]:
+        seen = see(encoder.load(state), bench, compute, which, listener)
+        return rows_of(which, measure(seen, bench, ["knn"]), bench)
+
+    with staged(out) as folder:
+        before = rows("before", completed(encoder, victim), encoder)
+        wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
+        purified, data = purify_into(folder, wanted, encoder, victim, images.clean, listener)
+        after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
+        other = encoder_of(recipe, images.clean.size, clean)
+        reference = rows("reference", completed(other, clean), other)
+    evaluation = Evaluation(
+        (*before, *after, *reference), bench.protocol, time.monotonic() - started
+    )
+    table = evaluation_table(
+        evaluation,
+        {"before": "poisoned", "after": "purified", "reference": "never poisoned"},
+    )
+    return Answer(evaluation.to_json(), f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+
+
+def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path) -> PurifyRecipe:
+    """The purification that the demonstration runs, as a recipe of its own."""
+    return PurifyRecipe(
+        arch=recipe.arch,
+        checkpoint=recipe.checkpoint,
+        image_size=encoder.image_size,
+        image_mean=encoder.mean,
+        image_std=encoder.std,
+        seed=recipe.seed,
+        device=recipe.device,
+        data=images,
+        out=out,
+        tsc=recipe.tsc,
+    )
+
+
+def read_demo_images(path: Path, classes: tuple[str, ...]) -> DemoImages:
+    """The embedded grey images, as RGB.
+
+    Args:
+        path: An npz with ``clean``, ``bank`` and ``test`` (n, size, size) uint8, and
+            ``bank_labels`` and ``test_labels`` (n,), indices into the classes.
+        classes: Names of the classes.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+
+        def grey(name: str) -> ImageSet:
+            return from_pixels(torch.from_numpy(arrays[name])[:, None].repeat(1, 3, 1, 1))
+
+        def labelled(name: str) -> LabelledImages:
+            labels = torch.from_numpy(arrays[f"{name}_labels"].astype(np.int64))
+            return LabelledImages(grey(name), labels, classes)
+
+        return DemoImages(grey("clean"), labelled("bank"), labelled("test"))

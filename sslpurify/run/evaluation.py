@@ -26,10 +26,17 @@ from sslpurify.probes import (
     near_chance,
     predict,
 )
-from sslpurify.recipe import EvaluateRecipe, Measuring
+from sslpurify.recipe import AttackRecipe, EvaluateRecipe
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
-from sslpurify.run.loading import completed, encoder_of, read_weights, wanted_size
+from sslpurify.run.loading import (
+    Weights,
+    completed,
+    encoder_of,
+    read_weights,
+    tell_decisions,
+    wanted_size,
+)
 from sslpurify.types import Listener
 
 log = logging.getLogger(__name__)
@@ -86,21 +93,25 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
     """
     started = time.monotonic()
     compute = choose(recipe.device)
-    files: dict[Which, Path | None] = {
+    paths: dict[Which, Path | None] = {
         "before": recipe.before,
         "after": recipe.checkpoint,
         "reference": recipe.reference,
     }
-    paths = {which: path for which, path in files.items() if path is not None}
-    states = {which: read_weights(path, recipe.arch).state for which, path in paths.items()}
+    files: dict[Which, Weights] = {
+        which: read_weights(path, recipe.arch) for which, path in paths.items() if path
+    }
     bench = set_up(recipe, listener)
-    encoder = encoder_of(recipe, bench.bank.images.size)
+    encoder = encoder_of(recipe, bench.bank.images.size, files["after"])
+    tell_decisions(recipe, encoder)
     rows: list[Row] = []
-    for which, state in states.items():
-        features = see(encoder.load(completed(encoder, state)), bench, compute, which, listener)
+    for which, weights in files.items():
+        encoder = encoder_of(recipe, bench.bank.images.size, weights)
+        network = encoder.load(completed(encoder, weights))
+        features = see(network, bench, compute, which, listener)
         rows += rows_of(which, measure(features, bench, recipe.probes), bench)
     evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
-    names = {which: f"{which} ({path.name})" for which, path in paths.items()}
+    names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
     return Answer(evaluation.to_json(), evaluation_table(evaluation, names))
 
 
@@ -116,7 +127,7 @@ def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> 
     ]
 
 
-def set_up(recipe: Measuring, listener: Listener) -> Bench:
+def set_up(recipe: EvaluateRecipe | AttackRecipe, listener: Listener) -> Bench:
     """Read the images and the trigger that a recipe measures with.
 
     Raises:
@@ -139,9 +150,7 @@ def set_up(recipe: Measuring, listener: Listener) -> Bench:
     if recipe.trigger is not None:
         trigger = read_trigger(recipe.trigger, size, recipe.trigger_index)
     target = class_index(recipe.target, bank.classes)
-    return Bench(
-        bank, test, trigger, target, recipe.protocol, recipe.probe_settings, recipe.seed
-    )
+    return Bench(bank, test, trigger, target, recipe.protocol, recipe.probe_settings, recipe.seed)
 
 
 def class_index(name: str | None, classes: Sequence[str]) -> int:
@@ -181,7 +190,9 @@ def see(
     )
 
 
-def measure(features: Features, bench: Bench, probes: Sequence[ProbeName]) -> dict[str, Measurement]:
+def measure(
+    features: Features, bench: Bench, probes: Sequence[ProbeName]
+) -> dict[str, Measurement]:
     """What each probe says of one encoder's features."""
     labels = bench.test.labels
     queries = [features.test, *([] if features.triggered is None else [features.triggered])]

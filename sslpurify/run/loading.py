@@ -69,7 +69,9 @@ def known(tensors: State) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
         if name.endswith("conv1.weight") and tensor.shape[1:2] == (3,)
     }
     widths = {64, *(width for width in stems if 0 < width < 10_000)}
-    return {name: backbone_shapes(name) for width in sorted(widths) for name in architectures(width)}
+    return {
+        name: backbone_shapes(name) for width in sorted(widths) for name in architectures(width)
+    }
 
 
 def wanted_size(choice: EncoderChoice) -> int | None:
@@ -79,21 +81,25 @@ def wanted_size(choice: EncoderChoice) -> int | None:
     return choice.image_size
 
 
-def encoder_of(choice: EncoderChoice, size: int, weights: Weights | None = None) -> Encoder:
+def encoder_of(choice: EncoderChoice, size: int, weights: Weights) -> Encoder:
     """The encoder that a recipe means, for images of this size, with the head of the weights."""
-    encoder = create(
+    return create(
         choice.arch,
         image_size=size,
         mean=choice.image_mean,
         std=choice.image_std,
-        head=weights and weights.layout.head,
+        head=weights.layout.head,
     )
+
+
+def tell_decisions(choice: EncoderChoice, encoder: Encoder) -> None:
+    """Log what the recipe left open and was decided."""
     if choice.image_size is None:
+        size = encoder.image_size
         log.info("images enter at %d × %d pixels (--force-image-size)", size, size)
     if choice.image_mean is None:
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (encoder.mean, encoder.std))
         log.info("normalized with mean %s, std %s (--image-mean, --image-std)", mean, std)
-    return encoder
 
 
 def resolved(choice: C, encoder: Encoder) -> C:
@@ -106,9 +112,9 @@ def resolved(choice: C, encoder: Encoder) -> C:
     return choice.model_copy(update=decided)
 
 
-def completed(encoder: Encoder, state: State) -> dict[str, Tensor]:
-    """A state with a head, as it is made, where it has none; its embeddings are the same."""
-    return {**encoder.fresh(0).state_dict(), **state}
+def completed(encoder: Encoder, weights: Weights) -> dict[str, Tensor]:
+    """The weights' state, and where their file lacks a head, one that no embedding depends on."""
+    return {**encoder.fresh(0).state_dict(), **weights.state}
 
 
 def draw_images(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sslpurify.probes import gpu_works
+from sslpurify.probes.faiss_device import gpu_works
 from sslpurify.report import grid, versions
 from sslpurify.run.answer import Answer
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslpurify.attacks import badencoder, read_reference
+from sslpurify.attacks import badencoder, read_reference, read_trigger
 from sslpurify.compute import Compute, choose
 from sslpurify.encoders import Network
 from sslpurify.errors import GateError
@@ -16,7 +16,14 @@ from sslpurify.recipe import AttackRecipe
 from sslpurify.report import Evaluation, evaluation_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.evaluation import Bench, Features, measure, rows_of, see, set_up
-from sslpurify.run.loading import completed, draw_images, encoder_of, read_weights, resolved
+from sslpurify.run.loading import (
+    completed,
+    draw_images,
+    encoder_of,
+    read_weights,
+    resolved,
+    tell_decisions,
+)
 from sslpurify.run.output import save_run, staged
 from sslpurify.types import Listener
 
@@ -35,15 +42,16 @@ def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
         size = bench.bank.images.size
         shadow = draw_images(recipe.data, size, recipe.limit, recipe.seed, listener)
         encoder = encoder_of(recipe, size, weights)
+        tell_decisions(recipe, encoder)
         recipe = resolved(recipe, encoder)
-        state = completed(encoder, weights.state)
+        state = completed(encoder, weights)
         network = encoder.load(state)
         clean = see(network, bench, compute, "clean", listener)
         victim = badencoder.attack(
             encoder,
             state,
             shadow,
-            recipe_trigger(bench),
+            read_trigger(recipe.trigger, size, recipe.trigger_index),
             choose_reference(recipe, network, clean, bench, compute),
             recipe.badencoder,
             seed=recipe.seed,
@@ -88,7 +96,12 @@ def choose_reference(
 
 
 def surest(
-    features: Float[Tensor, "n d"], labels: Tensor, target: int, *, k: int = 50, temperature: float = 0.1
+    features: Float[Tensor, "n d"],
+    labels: Tensor,
+    target: int,
+    *,
+    k: int = 50,
+    temperature: float = 0.1,
 ) -> int:
     """The image of the target class whose nearest neighbours are most of its class.
 

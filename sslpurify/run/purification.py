@@ -19,6 +19,7 @@ from sslpurify.run.loading import (
     encoder_of,
     read_weights,
     resolved,
+    tell_decisions,
     wanted_size,
 )
 from sslpurify.run.output import save_run, staged
@@ -35,6 +36,7 @@ def purify(recipe: PurifyRecipe, listener: Listener) -> Answer:
         weights = read_weights(recipe.checkpoint, recipe.arch)
         images = draw_images(recipe.data, wanted_size(recipe), recipe.limit, recipe.seed, listener)
         encoder = encoder_of(recipe, images.size, weights)
+        tell_decisions(recipe, encoder)
         _, data = purify_into(folder, resolved(recipe, encoder), encoder, weights, images, listener)
     table = stages_table(data["stages"])
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")

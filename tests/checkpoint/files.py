@@ -18,7 +18,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 def weights(seed: int = 0, dtype: torch.dtype = torch.float32) -> OrderedDict[str, Tensor]:
     """A small state dict as a module gives it, versions of its modules included."""
-    torch_state = OrderedDict[str, Tensor]()
+    torch_state: OrderedDict[str, Tensor] = OrderedDict()
     draw = torch.Generator().manual_seed(seed)
     torch_state["conv1.weight"] = torch.randn(4, 3, 3, 3, generator=draw).to(dtype)
     torch_state["bn1.weight"] = torch.rand(4, generator=draw).to(dtype)

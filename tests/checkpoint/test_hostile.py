@@ -106,7 +106,9 @@ def test_the_sources_hold_no_unsafe_way_to_load():
 
 
 @pytest.mark.parametrize("container", SAVERS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(data=st.data())
 def test_a_damaged_file_is_one_of_our_errors_or_harmless(container, data, tmp_path):
     path = tmp_path / "model.pt"
@@ -116,8 +118,10 @@ def test_a_damaged_file_is_one_of_our_errors_or_harmless(container, data, tmp_pa
         place = data.draw(st.integers(0, len(content) - 1))
         content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     path.write_bytes(content)
+    said = ""
     try:
         read(path)
     except (CheckpointError, UnsafeInputError) as error:
-        assert "weights_only" not in str(error)
-        assert "\n" not in str(error)
+        said = str(error)
+    assert "weights_only" not in said
+    assert "\n" not in said

@@ -87,7 +87,7 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path):
 
 def test_missing_folder_and_file_are_errors(tmp_path: Path):
     touch(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a.png is a file: give the folder"):
+    with pytest.raises(DataError, match=r"a\.png is a file: give the folder"):
         list_images(tmp_path / "a.png")
     with pytest.raises(DataError, match="nope does not exist"):
         list_images(tmp_path / "nope")

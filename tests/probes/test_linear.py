@@ -63,11 +63,11 @@ def test_it_classifies():
     assert (found == TRUTH).float().mean() > 0.75
 
 
-def test_the_order_of_the_bank_and_of_the_features_mode_do_not_matter():
+def test_neither_the_banks_order_nor_inference_mode_matters():
     order = torch.randperm(len(BANK), generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         bank = BANK[order] * 3
-        found = linear_predict(bank, LABELS[order], QUERIES, 5)
+    found = linear_predict(bank, LABELS[order], QUERIES, 5)
     assert torch.equal(found, linear_predict(BANK, LABELS, QUERIES, 5))
 
 

@@ -1,0 +1,64 @@
+"""SimCLR pre-training, for encoders to attack and to practise on."""
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sslpurify.compute import PLAIN, Compute
+from sslpurify.curves import Schedule, backward, descend, reestimate
+from sslpurify.data import ImageSet, ViewSettings
+from sslpurify.encoders import Contrast, Encoder
+from sslpurify.types import Listener, silent
+
+
+class PretrainSettings(BaseModel):
+    """Settings of SimCLR pre-training (Chen et al. 2020) with Adam and a cosine decay.
+
+    Args:
+        epochs: Passes over the images.
+        batch_size: Images per step; each is seen in two views.
+        learning_rate: At the first step.
+        temperature: Of NT-Xent.
+        views: Random views.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    temperature: float = Field(default=0.5, gt=0)
+    views: ViewSettings = ViewSettings()
+
+
+def pretrain(
+    encoder: Encoder,
+    images: ImageSet,
+    settings: PretrainSettings,
+    *,
+    seed: int = 0,
+    compute: Compute = PLAIN,
+    listener: Listener = silent,
+) -> dict[str, Tensor]:
+    """Trains an encoder from scratch, without labels.
+
+    Returns:
+        Its state, projection head included, on the CPU.
+
+    Raises:
+        DataError: Fewer images than one batch takes.
+        TrainingError: A loss is not finite.
+    """
+    contrast = Contrast(
+        images, settings.views, settings.batch_size, settings.temperature, seed, compute.device
+    )
+    network = compute.place(encoder.fresh(seed)).train()
+    steps = settings.epochs * contrast.steps_per_epoch
+    objective = contrast.objective("pre-training")
+    descend(
+        network.parameters(),
+        lambda step: backward(network, objective, step, compute),
+        Schedule(steps, settings.batch_size, settings.learning_rate, "pre-training"),
+        listener,
+    )
+    reestimate(network, contrast.statistics(len(images)), compute)
+    return network.weights()

@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from sslpurify.compute import PLAIN
+from sslpurify.curves import Schedule, backward, descend
+from sslpurify.curves.descent import cosine
+from sslpurify.errors import TrainingError
+from sslpurify.types import silent
+
+
+def walk(steps: int, losses=lambda _: 1.0, listener=silent):
+    """Descends along a constant gradient: Adam's step is then the learning rate itself."""
+    weight = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    path = [0.0]
+
+    def gradient(step: int) -> float:
+        path.append(float(weight))
+        weight.grad = torch.ones((), dtype=torch.float64)
+        return losses(step)
+
+    result = descend([weight], gradient, Schedule(steps, 4, 0.1, "walk"), listener)
+    return [*path[2:], float(weight)], result
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 30])
+def test_the_cosine_ends_with_the_last_step(steps):
+    """As torch's own schedule over the real number of steps; it never climbs up again."""
+    path, _ = walk(steps)
+    rates = [before - after for before, after in zip([0.0, *path], path, strict=False)]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    for rate in rates:
+        assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_cosine():
+    assert cosine(0, 10) == 1
+    assert cosine(5, 10) == pytest.approx(0.5)
+    assert cosine(10, 10) == 0
+
+
+def test_the_mean_losses_are_those_of_the_first_and_last_tenth():
+    assert walk(20, float)[1] == (0.5, 18.5)
+    assert walk(3, float)[1] == (0, 2)
+
+
+def test_every_step_is_told():
+    told = []
+    walk(3, float, told.append)
+    assert [(s.stage, s.step, s.steps, s.images, s.loss) for s in told] == [
+        ("walk", 1, 3, 4, 0.0),
+        ("walk", 2, 3, 4, 1.0),
+        ("walk", 3, 3, 4, 2.0),
+    ]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_never_follow_a_loss_that_is_not_finite(bad):
+    weight = torch.zeros((), requires_grad=True)
+
+    def gradient(step: int) -> float:
+        weight.grad = torch.full((), bad if step else 1.0)
+        return bad if step else 1.0
+
+    with pytest.raises(TrainingError, match=r"walk: the loss is .* at step 2 of 4"):
+        descend([weight], gradient, Schedule(4, 1, 0.1, "walk"), silent)
+    assert float(weight) == pytest.approx(-0.1)
+
+
+def test_gradients_are_given_back():
+    weight = torch.zeros((), requires_grad=True)
+
+    def gradient(step: int) -> float:
+        assert weight.grad is None
+        weight.grad = torch.ones(())
+        return 1.0
+
+    descend([weight], gradient, Schedule(3, 1, 0.1, "walk"), silent)
+    assert weight.grad is None
+
+
+def test_backward_does_not_add_to_old_gradients():
+    network = nn.Linear(2, 1)
+    images = torch.ones(3, 2)
+    losses = [backward(network, lambda net, step: net(images).sum() * step, 2, PLAIN)] * 2
+    backward(network, lambda net, step: net(images).sum() * step, 2, PLAIN)
+    assert losses[0] == pytest.approx(2 * float(network(images).sum().detach()))
+    assert network.weight.grad.tolist() == [[6.0, 6.0]]
