@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,13 +13,13 @@ ARCH = "simclr/resnet18-w2-cifar"
 SIZE = 16
 CLASSES = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 QUICK = {
-    "steps": 2,
+    "steps": 1,
     "batch_size": 8,
     "match_images": 16,
     "statistics_images": 16,
-    "profile_points": 3,
+    "profile_points": 2,
     "profile_images": 16,
-    "head_steps": 2,
+    "head_steps": 1,
 }
 """Settings of TSC that run through in about a second."""
 
@@ -84,10 +83,3 @@ def set_flags(**blocks: dict[str, object]) -> list[str]:
 def trees(folder: Path) -> set[str]:
     """Every file and folder below, to see that nothing was left behind."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-
-
-def embeddings(weights: dict[str, Tensor], images: Tensor) -> Tensor:
-    """What an encoder with these weights makes of images."""
-    network = encoder().load({**state(), **weights})
-    with torch.inference_mode():
-        return network(images).embedding

@@ -14,7 +14,8 @@ from sslpurify.data import open_image
 from sslpurify.data.folder import printable
 from sslpurify.errors import DataError, UnsafeInputError
 
-_MAX_BYTES = 64 * 2**10
+_MAX_BYTES = 16 * 2**10
+_MAX_DEPTH = 8
 
 _KINDS = {"patch": Patch, "checker": Checker, "noise": Noise, "image": Image}
 _DESCRIPTION: TypeAdapter[Patch | Checker | Noise | Image] = TypeAdapter(
@@ -92,16 +93,25 @@ def _load(path: Path) -> Any:
         raise UnsafeInputError(f"{where}: longer than {_MAX_BYTES // 2**10} KiB")
     try:
         text = data.decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UnsafeInputError(f"{where}: aliases (*name) are not read; write the value out")
+        _require_plain(text, where)
         return yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise UnsafeInputError(f"{where}: {error.problem}; only plain data is read") from None
-    except RecursionError:
-        raise UnsafeInputError(f"{where}: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = printable(" ".join(str(error).split()))
         raise DataError(f"{where}: not valid YAML: {reason}") from None
+
+
+def _require_plain(text: str, where: str) -> None:
+    """Stops at the first alias and at depth, which PyYAML takes quadratic time and stack for."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UnsafeInputError(f"{where}: aliases (*name) are not read; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise UnsafeInputError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
 
 
 def _beside(path: Path, file: str) -> Path:

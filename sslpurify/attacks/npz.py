@@ -1,9 +1,9 @@
 """Arrays from the npz files that people share, read without trusting a word of them."""
 
 import zipfile
+from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -19,8 +19,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes; LZMA m
 def read_array(path: Path, name: str) -> np.ndarray:
     """One numeric array of an npz file.
 
-    Nothing is unpickled, and the array's header is compared with the bytes that are there before
-    any memory is taken for it.
+    Nothing is unpickled, and no more memory is taken than the bytes that are there.
 
     Args:
         path: The file.
@@ -52,7 +51,8 @@ def read_array(path: Path, name: str) -> np.ndarray:
         raise DataError(f"{where} is damaged: {printable(str(error))}") from error
 
 
-def _read(stream: IO[bytes], length: int, where: str) -> np.ndarray:
+def _parse(data: bytes, where: str) -> np.ndarray:
+    stream = BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -64,6 +64,6 @@ def _read(stream: IO[bytes], length: int, where: str) -> np.ndarray:
         raise UnsafeInputError(f"{where} holds pickled Python objects, which could run code")
     if dtype.kind not in "buif":
         raise DataError(f"{where} has type {dtype}, not numbers")
-    if prod(shape) * dtype.itemsize != length - stream.tell():
-        raise DataError(f"{where} has shape {shape} but {length} bytes")
+    if prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise DataError(f"{where} has shape {shape} but {len(data)} bytes")
     return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")

@@ -1,7 +1,7 @@
 """The recipes: one closed, frozen model per verb, nouns and numbers only."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -64,7 +64,7 @@ class EncoderChoice(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 
     @model_validator(mode="after")
-    def _normalization_is_whole(self) -> Self:
+    def _normalization_is_whole(self) -> "EncoderChoice":
         if (self.image_mean is None) != (self.image_std is None):
             raise ValueError("image_mean and image_std come together or not at all")
         return self
@@ -141,7 +141,7 @@ class EvaluateRecipe(Measuring):
     ] = ("knn",)
 
     @model_validator(mode="after")
-    def _trigger_has_target(self) -> Self:
+    def _trigger_has_target(self) -> "EvaluateRecipe":
         if (self.trigger is None) != (self.target is None):
             raise ValueError("trigger and target come together or not at all")
         return self

@@ -117,13 +117,17 @@ class _ToConsole(logging.Handler):
 
 @contextmanager
 def _log_to(console: Console, level: int) -> Generator[None]:
-    log = logging.getLogger("sslpurify")
-    before = log.level
     handler = _ToConsole(lambda line: console.print(line, markup=False))
-    log.addHandler(handler)
-    log.setLevel(level)
+    logs = [logging.getLogger(name) for name in ("sslpurify", "py.warnings")]
+    before = logs[0].level
+    logs[0].setLevel(level)
+    logging.captureWarnings(capture=True)
+    for log in logs:
+        log.addHandler(handler)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
+        for log in logs:
+            log.removeHandler(handler)
+        logging.captureWarnings(capture=False)
+        logs[0].setLevel(before)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from sslpurify.checkpoint import Checkpoint
+from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.probes import Rate
 
@@ -69,12 +70,15 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def provenance(parent: Checkpoint, images: ImageSet, recipe: str, seed: int) -> dict[str, Any]:
+def provenance(
+    parent: Checkpoint, images: ImageSet, compute: Compute, recipe: str, seed: int
+) -> dict[str, Any]:
     """How a checkpoint was made, to be kept beside it.
 
     Args:
         parent: The file it was made from.
         images: The images it was made with.
+        compute: Where networks ran, and in which precision.
         recipe: The resolved recipe's text.
         seed: Seed of every random draw.
     """
@@ -82,6 +86,8 @@ def provenance(parent: Checkpoint, images: ImageSet, recipe: str, seed: int) -> 
         "parent": {"file": parent.path.name, "sha256": parent.sha256},
         "data": {"images": len(images), "size": images.size, "sha256": images.digest()},
         "seed": seed,
+        "device": str(compute.device),
+        "precision": "bf16" if compute.bf16 else "fp32",
         "recipe": recipe,
         "versions": dict(versions()),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslpurify.checkpoint import write
+from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
 from sslpurify.errors import ConfigError, TrainingError
@@ -56,6 +57,7 @@ def save_run(
     weights: Weights,
     state: State,
     images: ImageSet,
+    compute: Compute,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write what a run leaves: the checkpoint, its origin beside it, report and configuration.
@@ -68,6 +70,7 @@ def save_run(
         weights: The parent.
         state: The new weights under the encoder's own names.
         images: What they were made with.
+        compute: Where they were made.
         facts: For the report, beside where the checkpoint lies and its hash.
 
     Returns:
@@ -77,7 +80,7 @@ def save_run(
     name = f"{recipe.checkpoint.stem}.{word}{recipe.checkpoint.suffix}"
     configuration = dump(recipe)
     sha256 = write(restore(weights.checkpoint, weights.layout, state), folder / name)
-    origin = provenance(weights.checkpoint, images, configuration, recipe.seed)
+    origin = provenance(weights.checkpoint, images, compute, configuration, recipe.seed)
     report = {"output": str(recipe.out / name), "sha256": sha256, **facts}
     left_out = {"unreadable": [str(file) for file in images.unreadable]}
     _save_json({"file": name, "sha256": sha256, **origin}, (folder / name).with_suffix(".json"))

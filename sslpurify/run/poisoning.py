@@ -63,7 +63,7 @@ def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
         require_gate(before["knn"], after["knn"], recipe.gate)
         rows = rows_of("reference", before, bench) + rows_of("before", after, bench)
         evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
-        data = save_run(folder, recipe, weights, victim, shadow, evaluation.to_json())
+        data = save_run(folder, recipe, weights, victim, shadow, compute, evaluation.to_json())
     table = evaluation_table(evaluation, {"reference": "clean encoder", "before": "victim"})
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 

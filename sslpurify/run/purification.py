@@ -1,5 +1,6 @@
 """``purify``: a checkpoint and clean images in, a checkpoint without its backdoor out."""
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +53,14 @@ def purify_into(
 ) -> tuple[Purified, dict[str, Any]]:
     """Purify weights, and write everything a run leaves into a folder that exists."""
     started = time.monotonic()
+    compute = choose(recipe.device, recipe.tsc.precision)
     purified = take_out(
         encoder,
         weights.state,
         images,
         recipe.tsc,
         seed=recipe.seed,
-        compute=choose(recipe.device, recipe.tsc.precision),
+        compute=compute,
         listener=listener,
     )
     facts = {
@@ -66,11 +68,14 @@ def purify_into(
         "stages": [stage.to_json() for stage in purified.stages],
     }
     _save_profiles(purified.stages, folder)
-    return purified, save_run(folder, recipe, weights, purified.state, images, facts)
+    return purified, save_run(folder, recipe, weights, purified.state, images, compute, facts)
 
 
 def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
-    """One picture for every stage that ran along a curve."""
-    for number, stage in enumerate(stages, start=1):
+    """One picture for every stage that ran along a curve, named after it."""
+    for stage in stages:
         if stage.profile is not None:
-            save_profile(stage.profile, folder / f"profile-{number:02}.png", title=stage.name)
+            words = re.findall(r"[a-z0-9]+", stage.name.lower())
+            save_profile(
+                stage.profile, folder / f"profile-{'-'.join(words)}.png", title=stage.name
+            )

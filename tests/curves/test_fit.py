@@ -9,8 +9,7 @@ from sslpurify.curves import BezierCurve, Schedule, basis, fit_bend, midpoint_be
 from sslpurify.curves.fit import hand_over, put
 from sslpurify.errors import TrainingError
 from sslpurify.rng import generator
-from sslpurify.statedict import digest, floating
-from sslpurify.types import silent
+from sslpurify.statedict import digest
 from tests import pico
 
 STEPS = 5
@@ -126,10 +125,10 @@ def test_the_same_seed_gives_the_same_bend(ends):
 
 
 def test_training_lowers_the_loss(ends):
-    schedule = Schedule(30, images=8, learning_rate=1e-2, stage="curve")
-    _, (first, last) = fit_bend(
-        pico.encoder().fresh(0).train(), *ends, lambda n, _: objective(n, 0), schedule, seed=0
-    )
+    """On one batch, over and over."""
+    schedule = Schedule(10, images=8, learning_rate=1e-2, stage="curve")
+    network = pico.encoder().fresh(0).train()
+    _, (first, last) = fit_bend(network, *ends, lambda n, _: objective(n, 0), schedule, seed=0)
     assert last < first
 
 
@@ -147,7 +146,7 @@ def positions(steps: int, seed: int = 0, stage: str = "curve") -> list[float]:
 
     def observe(network: nn.Module, step: int) -> torch.Tensor:
         assert step == len(seen)
-        seen.append(float(network.weight))
+        seen.append(float(network.weight.detach()))
         return network.weight.square()
 
     start, end = {"weight": torch.tensor(0.0)}, {"weight": torch.tensor(1.0)}
@@ -219,15 +218,11 @@ def test_bf16_trains_float32_weights(ends):
     compute = Compute(bf16=True)
     network = compute.place(pico.encoder().fresh(0)).train()
     curve, loss = fit_bend(network, *ends, objective, SCHEDULE, seed=0, compute=compute)
-    exact, wanted = fit_bend(
-        pico.encoder().fresh(0).train(), *ends, objective, SCHEDULE, seed=0, listener=silent
-    )
+    _, exact = fit_bend(scratch(), *ends, objective, SCHEDULE, seed=0)
     assert {tensor.dtype for tensor in curve.bend.values()} == {torch.float32}
-    assert loss[0] == pytest.approx(wanted[0], rel=0.05)
-    assert loss != wanted
-    assert all(tensor.isfinite().all() for tensor in floating(curve.bend).values())
     assert all(tensor.is_contiguous() for tensor in curve.bend.values())
-    assert list(curve.bend) == list(exact.bend)
+    assert loss == pytest.approx(exact, rel=0.05)
+    assert loss != pytest.approx(exact, rel=1e-5)
 
 
 def test_the_listener_is_told_every_step(ends):

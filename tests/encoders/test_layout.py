@@ -129,7 +129,7 @@ def test_a_file_without_any_encoder():
 def test_prefixes_are_not_mixed():
     tensors = meta(shapes(18))
     tensors["module.conv1.weight"] = tensors.pop("conv1.weight")
-    with pytest.raises(CheckpointError, match="missing are 'conv1.weight'"):
+    with pytest.raises(CheckpointError, match=r"missing are 'conv1.weight'"):
         find(tensors, "simclr/resnet18")
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from sslpurify.curves import BezierCurve, basis
 from sslpurify.curves.fit import hand_over, put
+from sslpurify.encoders import backbone_shapes
 from sslpurify.statedict import digest, identical
 from tests import pico
 
@@ -19,9 +20,8 @@ SEEDS = st.integers(0, 2**32)
 def weights(seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn(tensor.shape, generator=generator)
-        for name, tensor in pico.state().items()
-        if tensor.is_floating_point()
+        name: torch.randn(shape, generator=generator)
+        for name, shape in backbone_shapes(pico.ARCH).items()
     }
 
 

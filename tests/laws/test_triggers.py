@@ -32,8 +32,8 @@ def test_any_trigger_keeps_shape_range_and_what_it_does_not_cover(seed, count, s
     assert torch.equal(attacked[whole == 1], pattern.expand_as(whole)[whole == 1])
 
 
-@settings(deadline=None)
-@given(st.sampled_from(sorted(BUILT_IN)), st.integers(8, 256), seeds)
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(sorted(BUILT_IN)), st.integers(8, 64) | st.sampled_from([96, 224]), seeds)
 def test_built_in_triggers_work_at_every_size(name, size, seed):
     images = uniform(seed, 1, 3, size, size)
     attacked = read_trigger(name, size)(images)

@@ -1,0 +1,268 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import Result
+
+from sslpurify.cli import _edge
+from sslpurify.errors import GateError
+from tests import pico
+from tests.conftest import Files
+
+Cli = Callable[..., Result]
+
+SHAPE = ("--arch", pico.ARCH, "--force-image-size", pico.SIZE)
+VERBS = ("demo", "inspect", "purify", "evaluate", "attack", "recipe", "doctor")
+
+
+def test_help_of_every_verb_imports_nothing_heavy() -> None:
+    program = f"""
+import sys
+from sslpurify.cli import app
+for verb in {("", *VERBS)}:
+    try:
+        app([verb, "--help"] if verb else ["--help"])
+    except SystemExit as done:
+        assert done.code == 0, verb
+heavy = {{"torch", "transformers", "faiss", "lightly", "numpy"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.fixture
+def evaluation(files: Files) -> list[object]:
+    """The arguments of an evaluation that works."""
+    return [
+        *("evaluate", files.encoder, *SHAPE, "--train", files.train, "--test", files.test),
+        *("--set", "knn.k=5"),
+    ]
+
+
+@pytest.fixture
+def purification(files: Files) -> list[object]:
+    """The arguments of a purification that works."""
+    return [
+        *("purify", files.encoder, *SHAPE, "--data", files.clean, "--out", "out"),
+        *pico.set_flags(tsc=pico.QUICK),
+    ]
+
+
+def test_evaluate_prints_one_json_object_of_the_documented_shape(
+    cli: Cli, evaluation: list[object], files: Files
+) -> None:
+    done = cli(
+        *evaluation,
+        *("--before", files.encoder, "--reference", files.encoder, "--probe", "knn,linear"),
+        *("--trigger", "white-square", "--target", "red", "--json"),
+    )
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"results", "protocol", "seconds"}
+    assert answer["protocol"] == "exclude-target"
+    assert [(row["which"], row["probe"]) for row in answer["results"]] == [
+        (which, probe) for which in ("before", "after", "reference") for probe in ("knn", "linear")
+    ]
+    for row in answer["results"]:
+        for rate, n in ((row["clean_accuracy"], 18), (row["attack_success_rate"], 12)):
+            assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
+            assert rate["n"] == n
+
+
+def test_evaluate_without_a_trigger_has_no_success_rate(
+    cli: Cli, evaluation: list[object]
+) -> None:
+    done = cli(*evaluation, "--json")
+    (row,) = json.loads(done.stdout)["results"]
+    assert row["which"] == "after"
+    assert row["attack_success_rate"] is None
+
+
+def test_purify_leaves_a_checkpoint_in_its_own_format_and_how_it_was_made(
+    cli: Cli, purification: list[object], files: Files, tmp_path: Path
+) -> None:
+    done = cli(*purification, "--seed", "7", "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"output", "sha256", "seconds", "stages"}
+    assert answer["output"] == "out/encoder.purified.safetensors"
+    assert [stage["kind"] for stage in answer["stages"]] == ["head", "curve", "curve"]
+    assert pico.trees(tmp_path) == {
+        "out",
+        "out/config.yaml",
+        "out/encoder.purified.json",
+        "out/encoder.purified.safetensors",
+        "out/profile-round-1-stage-1.png",
+        "out/profile-round-1-stage-2.png",
+        "out/report.json",
+    }
+    origin = json.loads((tmp_path / "out/encoder.purified.json").read_text())
+    assert origin["sha256"] == answer["sha256"]
+    assert origin["seed"] == 7
+    assert origin["data"]["images"] == 24
+    assert "image_size: 16" in origin["recipe"]
+
+
+def test_the_saved_configuration_makes_the_same_bytes_again(
+    cli: Cli, purification: list[object]
+) -> None:
+    first = cli(*purification, "--quiet")
+    assert first.stderr == ""
+    assert "round 1 · stage 2" in first.stdout
+    again = cli("purify", "--config", "out/config.yaml", "--out", "again", "--json")
+    assert json.loads(again.stdout)["sha256"] in first.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        (["--config", "missing.yaml"], 2, "missing.yaml: no such recipe"),
+        (["--set", "tsc.stepz=3"], 2, "tsc.stepz: unknown key; did you mean tsc.steps?"),
+        (["--set", "steps=3"], 2, "steps: unknown key; did you mean tsc.steps?"),
+        (["--set", "tsc.steps=-1"], 2, "tsc.steps: input should be greater than"),
+        (["--arch", "simclr/resnet19"], 2, "unknown architecture 'simclr/resnet19'"),
+        (["--device", "abacus"], 2, "device"),
+        (["--arch", "simclr/resnet18"], 4, f"Best guess: {pico.ARCH}"),
+        (["--data", "missing"], 5, "missing does not exist"),
+        (["--data", "empty"], 5, "empty has no images"),
+        (["--data", "three"], 5, "3 clean images are too few"),
+        (["--set", "limit=25"], 5, "limit is 25"),
+        (["--out", "three/out"], 2, "lies inside the data folder"),
+        (["--out", "three"], 2, "three is not empty"),
+        (["--method", "prayer"], 2, "method: input should be 'tsc'"),
+        (["--bogus"], 2, "No such option"),
+    ],
+)
+def test_a_bad_purification_is_one_message_and_leaves_nothing(
+    cli: Cli, purification: list[object], tmp_path: Path, change: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    pico.write_images(tmp_path / "three", 3)
+    if "three/out" in change:
+        change = [*change, "--data", "three"]
+    before = pico.trees(tmp_path)
+    done = cli(*purification, *change)
+    assert done.exit_code == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert pico.trees(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        (["--target", "mauve", "--trigger", "badnets"], 2, "there are: blue, green, red"),
+        (["--target", "red"], 2, "trigger and target come together"),
+        (["--target", "red", "--trigger", "small.png"], 5, "small.png is 8 × 8"),
+        (["--target", "red", "--trigger", "no-such"], 5, "no such built-in trigger"),
+        (["--set", "knn.k=31"], 5, "k = 31"),
+        (["--probe", "knn,tarot"], 2, "probes.1: input should be 'knn'"),
+        (["--protocol", "some"], 2, "protocol: input should be"),
+        (["--image-mean", "0.5", "0.5", "0.5"], 2, "image_mean and image_std come together"),
+        (["--before", "missing.pt"], 4, "missing.pt: cannot be read"),
+        (["--test", "fewer"], 5, "differ in their classes: red"),
+    ],
+)
+def test_a_bad_evaluation_is_one_message(
+    cli: Cli, evaluation: list[object], tmp_path: Path, change: list[str], code: int, says: str
+) -> None:
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "small.png")
+    fewer = pico.write_classes(tmp_path / "fewer", 2)
+    for file in (fewer / "red").iterdir():
+        file.unlink()
+    (fewer / "red").rmdir()
+    done = cli(*evaluation, *change)
+    assert done.exit_code == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_missing_checkpoint_leaves_nothing(cli: Cli, files: Files, tmp_path: Path) -> None:
+    done = cli("purify", "missing.pt", *SHAPE, "--data", files.clean, "--out", "out")
+    assert done.exit_code == 4
+    assert "missing.pt: cannot be read" in done.stderr
+    assert pico.trees(tmp_path) == set()
+
+
+def test_an_error_is_one_json_object_too(cli: Cli) -> None:
+    done = cli("inspect", "missing.pt", "--json")
+    assert done.exit_code == 4
+    answer = json.loads(done.stdout)
+    assert answer["exit_code"] == 4
+    assert "missing.pt" in answer["error"]
+
+
+def test_all_errors_of_a_purification_come_at_once(cli: Cli) -> None:
+    done = cli("purify", "--set", "seed=x", "--set", "tsc.t=2")
+    assert done.exit_code == 2
+    for key in ("arch: missing", "checkpoint: missing", "data: missing", "out: missing"):
+        assert key in done.stderr
+    assert "seed: " in done.stderr
+    assert "tsc.t: " in done.stderr
+
+
+def test_inspect_says_what_fits(cli: Cli, files: Files) -> None:
+    done = cli("inspect", files.encoder, "--json")
+    assert done.exit_code == 0
+    answer = json.loads(done.stdout)
+    assert list(answer) == [
+        *("format", "architecture", "confidence", "groups", "ignored", "problems"),
+    ]
+    assert answer["format"] == "safetensors"
+    assert answer["architecture"] == pico.ARCH
+    assert answer["confidence"] == 1
+    assert {group["kind"] for group in answer["groups"]} == {"inner", "residual"}
+    assert answer["problems"] == []
+
+
+def test_inspect_of_another_architecture_names_the_one_that_fits(cli: Cli, files: Files) -> None:
+    done = cli("inspect", files.encoder, "--arch", "simclr/resnet50", "--json")
+    assert done.exit_code == 4
+    answer = json.loads(done.stdout)
+    assert answer["architecture"] == pico.ARCH
+    assert "simclr/resnet50" in answer["problems"][0]
+
+
+def test_doctor_answers_and_warns_of_the_unsafe_variable(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    answer = json.loads(cli("doctor", "--json").stdout)
+    assert answer["versions"]["torch"]
+    assert answer["devices"][0] == "cpu"
+    assert any("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in warning for warning in answer["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (GateError("too weak"), 7, "sslpurify: too weak"),
+        (ZeroDivisionError("1/0"), 1, "internal error"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_every_error_ends_with_its_code_and_no_traceback(
+    error: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as end, _edge(as_json=False, debug=False):
+        raise error
+    assert end.value.exit_code == code
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert "Traceback" not in shown
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), _edge(as_json=False, debug=True):
+        raise ZeroDivisionError("1/0")
+    assert "Traceback" in capsys.readouterr().err
