@@ -3,10 +3,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from typer.testing import CliRunner, Result
 
 from sslpurify.cli import app
 from tests import pico
+
+# A busy machine is slow, not wrong.
+settings.register_profile("sslpurify", deadline=None)
+settings.load_profile("sslpurify")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Rebuilds what ``sslpurify demo`` carries: an encoder, its poisoned twin and the images.
 
     apt-get install dataset-fashion-mnist        # Fashion-MNIST, MIT licence, by Zalando SE
-    python benchmarks/reproduce/demo_data.py /usr/share/dataset-fashion-mnist
+    python benchmarks/reproduce/demo_data.py /usr/share/datasets/fashion-mnist
 
 Takes Fashion-MNIST's four idx files (plain or gzipped), pre-trains a small SimCLR encoder, poisons
 it by ``recipes/demo/badencoder_simclr_resnet18-w8-cifar_fashion-mnist.yaml`` and packs both with
@@ -26,7 +26,7 @@ from sslpurify.compute import choose
 from sslpurify.data import ViewSettings, from_pixels
 from sslpurify.encoders import create
 from sslpurify.pretrain import PretrainSettings, pretrain
-from sslpurify.report import progress
+from sslpurify.report.progress import progress
 
 RECIPE = Path("recipes/demo/badencoder_simclr_resnet18-w8-cifar_fashion-mnist.yaml")
 ARCHITECTURE, SIZE = "simclr/resnet18-w8-cifar", 28

@@ -42,8 +42,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
                 raise UnsafeInputError(f"{where} has more than {MAX_BYTES // 2**20} MiB")
             if member.compress_type not in _PLAIN:
                 raise DataError(f"{where} is compressed in a way that numpy does not write")
-            with archive.open(member) as stream:
-                return _read(stream, member.file_size, where)
+            return _parse(archive.read(member), where)
     except SslPurifyError:
         raise
     # Hostile bytes make zipfile, zlib and numpy fail in every way there is; each means the same.

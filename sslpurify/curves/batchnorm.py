@@ -1,6 +1,6 @@
 """BatchNorm statistics of a network whose weights are new: measured, never interpolated."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -33,7 +33,13 @@ class _Moments:
         self.count = total
 
 
-def reestimate(network: nn.Module, batches: Iterable[Tensor], compute: Compute = PLAIN) -> None:
+def reestimate(
+    network: nn.Module,
+    batches: Iterable[Tensor],
+    compute: Compute = PLAIN,
+    *,
+    kept: Collection[nn.Module] = (),
+) -> None:
     """Measures the running statistics of every BatchNorm layer over all batches, in place.
 
     As in training, each batch is normalized by its own statistics on its way through. The mean and
@@ -47,11 +53,17 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor], compute: Compute =
         batches: Images as the network takes them, (n, 3, h, w) with n of at least 2; views like
             those that training sees.
         compute: Device and precision of the passes.
+        kept: Parts of the network whose statistics are used and kept as they are.
 
     Raises:
         ValueError: There is no batch.
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    inside = {module for part in kept for module in part.modules()}
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module not in inside
+    ]
     if not layers:
         return
     with _observed(network, layers) as moments, torch.no_grad():

@@ -68,6 +68,8 @@ class Encoder:
         std: Of the normalization.
         embedding_dim: Length d of an embedding.
         spec: Its permutation groups.
+        sections: The backbone's modules by depth, from the image to the embedding: each section is
+            the names of some modules of the network.
         make: Makes a network with initial weights drawn from torch's global generator, as layers
             do; use `fresh` or `load` instead.
     """
@@ -78,6 +80,7 @@ class Encoder:
     std: Channels
     embedding_dim: int
     spec: PermutationSpec
+    sections: tuple[tuple[str, ...], ...]
     make: Callable[[], Network]
 
     def fresh(self, seed: int) -> Network:

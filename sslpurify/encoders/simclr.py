@@ -23,6 +23,13 @@ from sslpurify.symmetry.spec import PermutationSpec, fixed_axes
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALL_IMAGE = 64
+SECTIONS = (
+    ("backbone.conv1", "backbone.bn1", "backbone.layer1"),
+    ("backbone.layer2",),
+    ("backbone.layer3",),
+    ("backbone.layer4",),
+)
+"""A ResNet by depth: the stem and the first stage, then each stage."""
 
 _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     18: (BasicBlock, [2, 2, 2, 2]),
@@ -125,6 +132,7 @@ def create(
         std=std or usual_std,
         embedding_dim=_embedding_dim(shape),
         spec=_spec(shape, head or default_head(architecture)),
+        sections=SECTIONS,
         make=make,
     )
 

@@ -17,6 +17,9 @@ class TscSettings(BaseModel):
         rounds: Rounds of two stages each (misalign and connect, align and connect).
         groups: ``inner`` permutes channels within residual blocks, ``all`` the residual streams as
             well.
+        kept: Share of the encoder's sections, from the image on, whose weights and statistics stay
+            as they came, in [0, 1). A backdoor turns a seen trigger into a wrong embedding, and
+            that happens late; early features are what a few thousand images cannot teach again.
         steps: Gradient steps per curve.
         batch_size: Images per step; each is seen in two views.
         learning_rate: Adam's at the first step; cosine decay.
@@ -40,14 +43,15 @@ class TscSettings(BaseModel):
 
     rounds: int = Field(default=1, ge=1, le=100)
     groups: Groups = "inner"
+    kept: float = Field(default=0.5, ge=0, lt=1)
     steps: int = Field(default=180, ge=1)
     batch_size: int = Field(default=256, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.5, gt=0)
-    t: float = Field(default=0.3, gt=0, lt=1)
+    t: float = Field(default=0.4, gt=0, lt=1)
     match_images: int = Field(default=1000, ge=2)
-    statistics_images: int = Field(default=2500, ge=2)
+    statistics_images: int = Field(default=1000, ge=2)
     profile_points: int = Field(default=11, ge=2)
     profile_images: int = Field(default=500, ge=2)
     head_steps: int = Field(default=100, ge=1)

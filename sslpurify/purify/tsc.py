@@ -8,15 +8,13 @@ behaviour stays and a backdoor does not.
 import time
 from dataclasses import replace
 
-from torch import Tensor
-
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
 from sslpurify.encoders import Contrast, Encoder, Network, image_batches
 from sslpurify.purify.settings import TscSettings
 from sslpurify.purify.stage import Purified, Stage
-from sslpurify.purify.workshop import Workshop
+from sslpurify.purify.workshop import Workshop, kept_modules
 from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
 from sslpurify.types import Listener, State, Step, silent
 
@@ -73,8 +71,9 @@ def purify(
 
 
 def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
-    """The permutation groups that the settings name."""
-    return encoder.spec if settings.groups == "all" else encoder.spec.select(("inner",))
+    """The permutation groups that the settings name, outside the kept sections."""
+    spec = encoder.spec if settings.groups == "all" else encoder.spec.select(("inner",))
+    return spec.outside([f"{name}." for name in kept_modules(encoder, settings)])
 
 
 def _round(
@@ -121,7 +120,7 @@ def _connect(
     """Fits a curve, looks along it and takes a point."""
     began, settings = time.monotonic(), workshop.settings
     curve, loss = fit_bend(
-        workshop.load(start).train(),
+        workshop.trainable(start),
         start,
         end,
         workshop.contrast.objective(name),
@@ -170,18 +169,19 @@ def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
     began, settings = time.monotonic(), workshop.settings
     blank = workshop.encoder.fresh(workshop.contrast.seed).state_dict()
     network = workshop.load({**blank, **state})
-    network.projection_head.train()
+    network.requires_grad_(requires_grad=False)
+    network.projection_head.requires_grad_(requires_grad=True).train()
     schedule = workshop.schedule(
         "projection head", settings.head_steps, settings.head_learning_rate
     )
-    loss = workshop.minimize(network, network.projection_head, schedule)
+    loss = workshop.minimize(network, schedule)
     return network.weights(), Stage(schedule.stage, "head", time.monotonic() - began, loss)
 
 
 def _fine_tune(workshop: Workshop, weights: State, name: str) -> tuple[State, Stage]:
     began, settings = time.monotonic(), workshop.settings
-    network = workshop.load(weights).train()
+    network = workshop.trainable(weights)
     schedule = workshop.schedule(name, settings.finetune_steps, settings.finetune_learning_rate)
-    loss = workshop.minimize(network, network, schedule)
+    loss = workshop.minimize(network, schedule)
     workshop.settle(network)
     return network.weights(), Stage(name, "finetune", time.monotonic() - began, loss)

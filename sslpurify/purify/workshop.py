@@ -35,28 +35,40 @@ class Workshop:
         """A network with a copy of these weights, placed, in evaluation mode."""
         return self.compute.place(self.encoder.load(state))
 
+    def kept(self, network: nn.Module) -> list[nn.Module]:
+        """The shallow modules of a network that stay as they came."""
+        return [network.get_submodule(name) for name in kept_modules(self.encoder, self.settings)]
+
+    def trainable(self, state: State) -> Network:
+        """A network that is trained: all but the kept sections and the projection head.
+
+        The head, fitted to clean images, is the ruler that holds the embeddings in place: a head
+        that is trained as well takes over what the backbone then forgets.
+        """
+        network = self.load(state).train()
+        for module in self.kept(network):
+            module.requires_grad_(requires_grad=False).eval()
+        network.projection_head.requires_grad_(requires_grad=False)
+        return network
+
     def schedule(self, stage: str, steps: int, learning_rate: float) -> Schedule:
         """A schedule on the settings' batches."""
         return Schedule(steps, self.settings.batch_size, learning_rate, stage)
 
-    def minimize(
-        self, network: Network, trained: nn.Module, schedule: Schedule
-    ) -> tuple[float, float]:
-        """Trains one part of a network with the label-free loss, in the modes it is in."""
+    def minimize(self, network: Network, schedule: Schedule) -> tuple[float, float]:
+        """Trains what a network has to train with the label-free loss, in the modes it is in."""
         objective = self.contrast.objective(schedule.stage)
-        network.requires_grad_(requires_grad=False)
-        trained.requires_grad_(requires_grad=True)
         return descend(
-            trained.parameters(),
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
             lambda step: backward(network, objective, step, self.compute),
             schedule,
             self.listener,
         )
 
     def settle(self, network: Network) -> None:
-        """Measures a network's BatchNorm statistics anew."""
-        count = self.settings.statistics_images
-        reestimate(network, self.contrast.statistics(count), self.compute)
+        """Measures a network's BatchNorm statistics anew, those of the kept sections excepted."""
+        batches = self.contrast.statistics(self.settings.statistics_images)
+        reestimate(network, batches, self.compute, kept=self.kept(network))
 
     def measure(self, network: Network) -> tuple[float, Float[Tensor, "n d"]]:
         """Label-free loss on clean images, and their embeddings."""
@@ -64,3 +76,9 @@ class Workshop:
         images: ImageSet = self.contrast.some(count)
         embeddings = embed(network, images, device=self.compute.device)
         return self.contrast.loss(network, count), embeddings
+
+
+def kept_modules(encoder: Encoder, settings: TscSettings) -> tuple[str, ...]:
+    """Names of the modules that the settings keep as they came."""
+    shallow = encoder.sections[: round(settings.kept * len(encoder.sections))]
+    return tuple(name for section in shallow for name in section)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sslpurify.data.folder import printable
 from sslpurify.errors import ConfigError, SslPurifyError
 from sslpurify.recipe.schema import RECIPES, Recipe
 from sslpurify.recipe.strict_yaml import MAX_BYTES, parse
@@ -107,7 +108,7 @@ def validate(model: type[R], tree: Mapping[str, Any], source: str) -> R:
 
 
 def _problem(found: Mapping[str, Any], known: list[str]) -> str:
-    key = ".".join(str(part) for part in found["loc"])
+    key = printable(".".join(str(part) for part in found["loc"]))
     if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}: unknown key{_suggestion(key, known)}"
     if found["type"] == "missing":
@@ -122,7 +123,9 @@ def _suggestion(key: str, known: list[str]) -> str:
     """The known key most like an unknown one: in the same block, else of the same name."""
     block, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == block}
-    close = difflib.get_close_matches(name, siblings, n=1)
+    close = difflib.get_close_matches(name, siblings, n=1) or [
+        sibling for sibling in siblings if name and sibling.startswith(name)
+    ]
     elsewhere = [k for k in known if k.rpartition(".")[2] == name]
     best = [siblings[c] for c in close] or elsewhere
     if best:
@@ -146,5 +149,5 @@ def _key_paths(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = printable(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

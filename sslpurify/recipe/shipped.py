@@ -1,5 +1,6 @@
 """The recipes that come with the package."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from sslpurify.errors import ConfigError
@@ -34,5 +35,6 @@ def find(name: str) -> Path:
 
 
 def purpose(path: Path) -> str:
-    """What a recipe is for: the first line of the comment it opens with."""
-    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").strip()
+    """What a recipe is for: the first paragraph of the comment it opens with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.strip("# "), lines))

@@ -1,6 +1,7 @@
 """What a run shows and leaves behind: records, tables, figures, progress."""
 
 from sslpurify.report.figures import save_profile
+from sslpurify.report.progress import progress
 from sslpurify.report.record import Evaluation, Row, Which, provenance, versions
 from sslpurify.report.table import evaluation_table, grid, inspection_table, stages_table
 
@@ -11,6 +12,7 @@ __all__ = [
     "evaluation_table",
     "grid",
     "inspection_table",
+    "progress",
     "provenance",
     "save_profile",
     "stages_table",

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 @contextmanager
-def progress(stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> Generator[Listener]:
+def progress(stream: IO[str], *, quiet: bool = False, verbose: bool = False) -> Generator[Listener]:
     """A listener that tells ``stream`` how far the work is, and the package's log beside it.
 
     Args:

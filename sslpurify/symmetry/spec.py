@@ -112,7 +112,18 @@ class PermutationSpec:
 
     def select(self, kinds: Collection[Kind]) -> "PermutationSpec":
         """The groups of these kinds; whatever only the other groups move becomes fixed."""
-        kept = tuple(group for group in self.groups if group.kind in kinds)
+        return self._keep(group for group in self.groups if group.kind in kinds)
+
+    def outside(self, prefixes: Collection[str]) -> "PermutationSpec":
+        """The groups that touch no tensor whose name begins so; the rest becomes fixed."""
+        return self._keep(
+            group
+            for group in self.groups
+            if not any(touch.name.startswith(tuple(prefixes)) for touch in group.touches)
+        )
+
+    def _keep(self, groups: Iterable[Group]) -> "PermutationSpec":
+        kept = tuple(groups)
         spans, remaining = _spans(self.groups), _spans(kept)
         lost = (Fixed(*axis) for axis, span in spans.items() if span != remaining.get(axis))
         return PermutationSpec(kept, tuple(dict.fromkeys(chain(self.fixed, lost))))

@@ -20,7 +20,7 @@ NETWORKS = {
 }
 SEEDS = st.integers(0, 2**32)
 every = pytest.mark.parametrize("name", NETWORKS)
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=4, deadline=None)
 
 
 def draw(name: str, seed: int) -> Permutation:
