@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
 
+import importlib
 import json
 import signal
 import sys
@@ -273,8 +274,9 @@ def _recipe_keys(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _progress(verbose: bool | None) -> "AbstractContextManager[Any]":
-    import sslpurify.run  # noqa: F401 - seconds that must not count towards the first stage
-    from sslpurify.report.progress import progress
+    from sslpurify.report import progress
+
+    importlib.import_module("sslpurify.run")  # must not count towards the first stage's time
 
     return progress(sys.stderr, quiet=verbose is False, verbose=verbose is True)
 

@@ -1,4 +1,4 @@
-"""A real pipeline at the smallest size: a narrow encoder, and images that a probe can tell apart."""
+"""A real pipeline at the smallest size: a narrow encoder, images that a probe can tell apart."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,8 @@ for verb in {("", *VERBS)}:
 heavy = {{"torch", "transformers", "faiss", "lightly", "numpy"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in VERBS)
 
@@ -76,9 +78,7 @@ def test_evaluate_prints_one_json_object_of_the_documented_shape(
             assert rate["n"] == n
 
 
-def test_evaluate_without_a_trigger_has_no_success_rate(
-    cli: Cli, evaluation: list[object]
-) -> None:
+def test_evaluate_without_a_trigger_has_no_success_rate(cli: Cli, evaluation: list[object]) -> None:
     done = cli(*evaluation, "--json")
     (row,) = json.loads(done.stdout)["results"]
     assert row["which"] == "after"
@@ -86,7 +86,7 @@ def test_evaluate_without_a_trigger_has_no_success_rate(
 
 
 def test_purify_leaves_a_checkpoint_in_its_own_format_and_how_it_was_made(
-    cli: Cli, purification: list[object], files: Files, tmp_path: Path
+    cli: Cli, purification: list[object], tmp_path: Path
 ) -> None:
     done = cli(*purification, "--seed", "7", "--json")
     assert done.exit_code == 0, done.stderr
@@ -266,3 +266,20 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), _edge(as_json=False, debug=True):
         raise ZeroDivisionError("1/0")
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_with_its_code_and_leaves_nothing(
+    purification: list[object], tmp_path: Path, number: int, code: int
+) -> None:
+    command = [sys.executable, "-m", "sslpurify", *map(str, purification), "--verbose"]
+    endless = [*command, "--set", "tsc.steps=1000000"]
+    with subprocess.Popen(endless, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        shown = next(line for line in run.stderr if "stage 1" in line)
+        run.send_signal(number)
+        rest = run.stderr.read()
+    assert run.returncode == code, rest
+    assert "Traceback" not in shown + rest
+    assert pico.trees(tmp_path) == set()

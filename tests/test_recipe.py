@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(path: Path) -> Non
 def test_the_shipped_recipes_are_found_by_name() -> None:
     assert {find(name) for name in names()} == set(SHIPPED)
     assert find("recipes/purify/tsc_simclr_resnet18_cifar10.yaml").is_file()
-    with pytest.raises(ConfigError, match="no recipe '../secrets'"):
+    with pytest.raises(ConfigError, match=r"no recipe '\.\./secrets'"):
         find("../secrets")
 
 
@@ -65,7 +66,9 @@ def test_a_resolved_recipe_reads_back_as_itself(recipe: Path, tmp_path: Path) ->
 
 
 def test_all_errors_of_a_file_come_at_once(recipe: Path) -> None:
-    recipe.write_text("verb: purify\narhc: x\nseed: soon\ntsc: {stepz: 3, t: 2, views: {flip: 1}}\n")
+    recipe.write_text(
+        "verb: purify\narhc: x\nseed: soon\ntsc: {stepz: 3, t: 2, views: {flip: 1}}\n"
+    )
     with pytest.raises(ConfigError) as error:
         check(recipe)
     assert str(error.value).splitlines() == [
@@ -142,10 +145,8 @@ def test_incomplete_data_is_one_of_our_errors(tree: dict[str, object]) -> None:
 
 @given(st.text())
 def test_any_text_is_data_or_one_of_our_errors(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError, UnsafeInputError):
         parse(text)
-    except (ConfigError, UnsafeInputError):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,9 @@ def test_a_bad_override_names_itself(recipe: Path, setting: str, says: str) -> N
 
 
 def test_a_class_may_be_called_3_but_not_yes(recipe: Path) -> None:
-    common = MINIMAL.replace("purify", "evaluate").replace("data: clean\nout: out", "train: a\ntest: b")
+    common = MINIMAL.replace("purify", "evaluate").replace(
+        "data: clean\nout: out", "train: a\ntest: b"
+    )
     recipe.write_text(common + "trigger: badnets\ntarget: 3\n")
     assert load(EvaluateRecipe, recipe).target == "3"
     recipe.write_text(common + "trigger: badnets\ntarget: yes\n")

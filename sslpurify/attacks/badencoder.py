@@ -14,8 +14,7 @@ from sslpurify.attacks.triggers import Trigger
 from sslpurify.compute import Compute
 from sslpurify.curves.descent import cosine
 from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches
-from sslpurify.encoders.encoder import Encoder, Network
-from sslpurify.encoders.features import embed
+from sslpurify.encoders import Encoder, Network, embed
 from sslpurify.errors import DataError, TrainingError
 from sslpurify.rng import generator
 from sslpurify.types import Listener, State, Step, silent

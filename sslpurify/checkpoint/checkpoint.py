@@ -70,7 +70,8 @@ def _fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
         raise CheckpointError(
             f"{listing([name])} is {tuple(like.shape)} in the file, not {tuple(tensor.shape)}"
         )
-    # Contiguous, so that a view does not bring the whole of its storage into the file.
+    # Copied, so that a view does not bring the whole of its storage into the file; contiguous, so
+    # that the bytes depend on the values and not on how a device liked them in memory.
     value = tensor.detach().to("cpu", like.dtype, copy=True).contiguous()
     if not torch.isfinite(value).all():
         raise CheckpointError(f"{listing([name])} has values that are not finite in {like.dtype}")

@@ -49,7 +49,7 @@ class TscSettings(BaseModel):
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.5, gt=0)
-    t: float = Field(default=0.4, gt=0, lt=1)
+    t: float = Field(default=0.3, gt=0, lt=1)
     match_images: int = Field(default=1000, ge=2)
     statistics_images: int = Field(default=1000, ge=2)
     profile_points: int = Field(default=11, ge=2)

@@ -80,5 +80,5 @@ class Workshop:
 
 def kept_modules(encoder: Encoder, settings: TscSettings) -> tuple[str, ...]:
     """Names of the modules that the settings keep as they came."""
-    shallow = encoder.sections[: round(settings.kept * len(encoder.sections))]
+    shallow = encoder.sections[: int(settings.kept * len(encoder.sections))]
     return tuple(name for section in shallow for name in section)

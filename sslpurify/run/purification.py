@@ -76,6 +76,4 @@ def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
     for stage in stages:
         if stage.profile is not None:
             words = re.findall(r"[a-z0-9]+", stage.name.lower())
-            save_profile(
-                stage.profile, folder / f"profile-{'-'.join(words)}.png", title=stage.name
-            )
+            save_profile(stage.profile, folder / f"profile-{'-'.join(words)}.png", title=stage.name)

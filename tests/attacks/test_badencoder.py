@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,17 +11,18 @@ from sslpurify.attacks.badencoder import BadEncoderSettings, Goal, attack, baden
 from sslpurify.attacks.triggers import read_trigger
 from sslpurify.compute import Compute
 from sslpurify.data import from_pixels, subset
-from sslpurify.encoders.encoder import Encoder, Network
-from sslpurify.encoders.features import embed
+from sslpurify.encoders import Network, embed
 from sslpurify.errors import DataError, TrainingError
-from sslpurify.symmetry.spec import PermutationSpec
+from tests import pico
 
-SIZE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+SIZE = pico.SIZE
 CPU = Compute()
 QUICK = BadEncoderSettings(epochs=1, batch_size=32, learning_rate=1e-3, reference_views=4)
 
 
-def pico():
+def tiny():
+    """Three convolutions: enough to learn a patch in seconds, which a pico ResNet is not."""
+
     def block(inputs, outputs, stride):
         return (
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
@@ -32,10 +34,10 @@ def pico():
         *block(3, 16, 2), *block(16, 32, 2), *block(32, 32, 1),
         nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.BatchNorm1d(32),
     )  # fmt: skip
-    return Network(backbone, nn.Linear(32, 4), MEAN, STD)
+    return Network(backbone, nn.Linear(32, 4), (0.5,) * 3, (0.25,) * 3)
 
 
-ENCODER = Encoder("pico", SIZE, MEAN, STD, 32, PermutationSpec((), ()), pico)
+ENCODER = replace(pico.encoder(), make=tiny)
 TRIGGER = read_trigger("white-square", SIZE)
 
 
@@ -55,7 +57,7 @@ REFERENCE, SHADOW, TEST = images().batch(torch.tensor([0])), part(1, 129), part(
 
 @cache
 def clean_state():
-    """A pico encoder whose BatchNorm statistics are those of the images."""
+    """A tiny encoder whose BatchNorm statistics are those of the images."""
     network = ENCODER.fresh(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -44,6 +44,15 @@ def test_payloads_are_named_and_never_run(name, container, suffix, tmp_path):
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
+def test_a_name_hidden_under_a_harmless_one_is_not_taken_for_it(container, tmp_path):
+    hidden = b"\x80\x04\x8c\x05posix\x8c\x06system\x8c\x0bcollections\x8c\x0bOrderedDict00\x93"
+    path = tmp_path / "model.pt"
+    path.write_bytes(CONTAINERS[container](hidden + b"X\x04\x00\x00\x00true\x85R."))
+    with pytest.raises(UnsafeInputError, match=r"use '\?.\?'"):
+        read(path)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
 def test_the_extension_registry_is_refused(container, tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(CONTAINERS[container](b"\x80\x02\x82\x7fX\x04\x00\x00\x00true\x85R."))

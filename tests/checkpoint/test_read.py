@@ -243,13 +243,14 @@ def test_archives_of_too_many_members_are_refused(tmp_path, monkeypatch):
         read(tmp_path / "model.pt")
 
 
-def test_two_members_of_one_name_are_refused(tmp_path):
+@pytest.mark.parametrize("member", ["model/data.pkl", "model/data/0"])
+def test_two_members_of_one_name_are_refused(member, tmp_path):
     save_zip(weights(), tmp_path / "model.pt")
     with (
         zipfile.ZipFile(tmp_path / "model.pt", "a") as archive,
         pytest.warns(UserWarning, match="Duplicate"),
     ):
-        archive.writestr("model/data.pkl", archive.read("model/data.pkl"))
+        archive.writestr(member, archive.read(member))
     with pytest.raises(CheckpointError, match="two members"):
         read(tmp_path / "model.pt")
 

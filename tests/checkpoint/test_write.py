@@ -172,6 +172,16 @@ def test_views_and_shared_storages_survive(save, tmp_path):
     assert (tmp_path / "small.pt").stat().st_size < 10_000
 
 
+@EVERY_CONTAINER
+def test_the_layout_in_memory_does_not_show_in_the_file(container, tmp_path):
+    SAVERS[container](weights(), tmp_path / "model.pt")
+    checkpoint, values = read(tmp_path / "model.pt"), weights(1)["conv1.weight"]
+    for name, order in (("a", torch.contiguous_format), ("b", torch.channels_last)):
+        new = {"conv1.weight": values.contiguous(memory_format=order)}
+        write(replace(checkpoint, new), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_safetensors_take_views(tmp_path):
     save_file({"a": torch.zeros(4, 3), "b": torch.zeros(3)}, tmp_path / "model")
     base = torch.arange(12.0).reshape(3, 4)

@@ -177,6 +177,22 @@ def test_a_layer_that_is_not_reached_keeps_its_statistics():
     assert network[6].spare.running_mean.tolist() == [0, 0]
 
 
+def test_kept_parts_keep_their_statistics_and_use_them():
+    """What comes behind them is measured on what they make of the images as they are."""
+    network, batches = small(), unequal_batches()
+    network[1].running_mean.fill_(0.3)
+    network[1].running_var.fill_(4.0)
+    kept = nn.Sequential(network[0], network[1])
+    before = digest(kept.state_dict())
+    with torch.no_grad():
+        frozen = copy.deepcopy(kept).eval()
+        rest = [frozen(batch) for batch in batches]
+    expected = reference_statistics(network[2:], rest)
+    reestimate(network, batches, kept=[kept])
+    assert digest(kept.state_dict()) == before
+    assert_measured(network[2:], expected, 1e-12)
+
+
 def test_layers_without_running_statistics_are_left_alone():
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
     reestimate(network, [])

@@ -75,7 +75,7 @@ def test_weights_never_follow_a_loss_that_is_not_finite(bad):
 def test_gradients_are_given_back():
     weight = torch.zeros((), requires_grad=True)
 
-    def gradient(step: int) -> float:
+    def gradient(_: int) -> float:
         assert weight.grad is None
         weight.grad = torch.ones(())
         return 1.0

@@ -227,9 +227,7 @@ def test_bf16_trains_float32_weights(ends):
 
 def test_the_listener_is_told_every_step(ends):
     told = []
-    _, (first, last) = fit_bend(
-        scratch(), *ends, objective, SCHEDULE, seed=0, listener=told.append
-    )
+    _, (first, last) = fit_bend(scratch(), *ends, objective, SCHEDULE, seed=0, listener=told.append)
     assert [(step.stage, step.step, step.steps, step.images) for step in told] == [
         ("curve", number, STEPS, 8) for number in range(1, STEPS + 1)
     ]

@@ -77,9 +77,7 @@ def test_the_survey_compares_with_the_reference():
     assert seen == [0.0, 0.5]
     assert points[0] == Point(0.0, 0.0, points[0].agreement, 1.0)
     assert points[0].agreement == pytest.approx(1)
-    cosines = [
-        float(a @ b / a.norm() / b.norm()) for a, b in zip(other, reference, strict=True)
-    ]
+    cosines = [float(a @ b / a.norm() / b.norm()) for a, b in zip(other, reference, strict=True)]
     common = overlap(nearest(other), nearest(F.normalize(reference, dim=1)))
     assert points[1] == Point(0.5, 1.0, points[1].agreement, common)
     assert points[1].agreement == pytest.approx(sum(cosines) / 25, abs=1e-6)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sslpurify.errors import DataError
@@ -25,7 +25,6 @@ def banks(draw):
     return bank, labels, queries
 
 
-@settings(deadline=None)
 @given(banks(), st.data())
 def test_the_order_of_the_bank_does_not_matter(drawn, data):
     bank, labels, queries = drawn
@@ -39,7 +38,6 @@ def test_the_order_of_the_bank_does_not_matter(drawn, data):
     assert torch.equal(found, again)
 
 
-@settings(deadline=None)
 @given(banks(), st.integers(1, 1000))
 def test_more_neighbours_than_the_bank_holds_never_vote(drawn, more):
     bank, labels, queries = drawn

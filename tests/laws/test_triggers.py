@@ -16,7 +16,6 @@ def uniform(seed, *shape):
     return ((values - 0.25) * 2).clamp(0, 1)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 4), st.integers(8, 24), st.booleans())
 def test_any_trigger_keeps_shape_range_and_what_it_does_not_cover(seed, count, size, by_channel):
     pattern = uniform(seed, 3, size, size)
@@ -32,7 +31,7 @@ def test_any_trigger_keeps_shape_range_and_what_it_does_not_cover(seed, count, s
     assert torch.equal(attacked[whole == 1], pattern.expand_as(whole)[whole == 1])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(BUILT_IN)), st.integers(8, 64) | st.sampled_from([96, 224]), seeds)
 def test_built_in_triggers_work_at_every_size(name, size, seed):
     images = uniform(seed, 1, 3, size, size)

@@ -27,9 +27,13 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), staged(tmp_path / "deep" / "out") as folder:
-        (folder / "a").write_text("x")
-        raise error
+    def run() -> None:
+        with staged(tmp_path / "deep" / "out") as folder:
+            (folder / "a").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        run()
     assert pico.trees(tmp_path) == set()
 
 

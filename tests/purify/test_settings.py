@@ -1,0 +1,54 @@
+import pytest
+from pydantic import ValidationError
+
+from sslpurify.purify import TscSettings
+from sslpurify.purify.workshop import kept_modules
+from tests import pico
+
+
+def test_frozen_and_strict():
+    with pytest.raises(ValidationError, match="frozen"):
+        TscSettings().steps = 3
+    with pytest.raises(ValidationError, match="stepz"):
+        TscSettings.model_validate({"stepz": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", 0),
+        ("groups", "some"),
+        ("kept", 1),
+        ("kept", -0.1),
+        ("steps", 0),
+        ("batch_size", 1),
+        ("learning_rate", 0),
+        ("weight_decay", -1),
+        ("temperature", 0),
+        ("t", 0),
+        ("t", 1),
+        ("match_images", 1),
+        ("statistics_images", 1),
+        ("profile_points", 1),
+        ("profile_images", 1),
+        ("head_steps", 0),
+        ("finetune_steps", -1),
+    ],
+)
+def test_values_out_of_range_are_refused(name, value):
+    with pytest.raises(ValidationError, match=name):
+        TscSettings.model_validate({name: value})
+
+
+def test_settings_survive_json():
+    settings = TscSettings(steps=7, t=0.25)
+    assert TscSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("share", "sections"), [(0, 0), (0.2, 0), (0.25, 1), (0.5, 2), (0.75, 3), (0.99, 3)]
+)
+def test_kept_is_a_share_of_the_sections_and_never_all(share, sections):
+    encoder = pico.encoder()
+    names = kept_modules(encoder, TscSettings(kept=share))
+    assert names == tuple(name for section in encoder.sections[:sections] for name in section)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sslpurify.run.demonstration import EMBEDDED, demo, read_demo_images
+from sslpurify.types import silent
+from tests import pico
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Path:
+    """What the package carries, at pico size."""
+    folder = tmp_path / "embedded"
+    folder.mkdir()
+    pico.write_checkpoint(folder / "victim.safetensors", 1)
+    pico.write_checkpoint(folder / "reference.safetensors", 0, head=True)
+    draw = np.random.default_rng(0)
+    shades = np.repeat([40, 120, 200], 8)
+
+    def grey() -> np.ndarray:
+        noise = draw.normal(0, 20, (len(shades), pico.SIZE, pico.SIZE))
+        return np.clip(shades[:, None, None] + noise, 0, 255).astype(np.uint8)
+
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 8)
+    np.savez_compressed(
+        folder / "images.npz",
+        clean=grey(),
+        bank=grey(),
+        bank_labels=labels,
+        test=grey(),
+        test_labels=labels,
+    )
+    recipe = {
+        "verb": "demo",
+        "arch": pico.ARCH,
+        "image_size": pico.SIZE,
+        "classes": ["dark", "middle", "light"],
+        "trigger": "white-square",
+        "target": "light",
+        "knn": {"k": 5},
+        "tsc": pico.QUICK,
+    }
+    (folder / "demo.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def test_the_whole_way_once(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = demo(None, seed=0, device="cpu", listener=silent, embedded=embedded)
+    assert set(answer.data) == {"results", "protocol", "seconds"}
+    assert [row["which"] for row in answer.data["results"]] == ["before", "after", "reference"]
+    assert all(row["attack_success_rate"]["n"] == 16 for row in answer.data["results"])
+    assert "purified" in answer.text
+    left = pico.trees(tmp_path / "runs" / "demo")
+    assert {"victim.purified.safetensors", "profile-round-1-stage-2.png"} < left
+
+
+def test_embedded_images_keep_their_pixels(embedded: Path) -> None:
+    images = read_demo_images(embedded / "images.npz", ("a", "b", "c"))
+    with np.load(embedded / "images.npz") as arrays:
+        assert (images.clean.pixels[:, 2].numpy() == arrays["clean"]).all()
+        assert images.test.labels.tolist() == arrays["test_labels"].tolist()
+
+
+@pytest.mark.slow
+def test_the_real_demo_takes_the_backdoor_out(tmp_path: Path) -> None:
+    answer = demo(tmp_path / "out", seed=0, device="cpu", listener=silent, embedded=EMBEDDED)
+    before, after, reference = answer.data["results"]
+    assert before["attack_success_rate"]["value"] >= 0.9
+    assert after["attack_success_rate"]["value"] <= reference["attack_success_rate"]["value"] + 0.05
+    assert after["clean_accuracy"]["value"] >= before["clean_accuracy"]["value"] - 0.03
