@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 from typer.testing import Result
 
-from sslpurify.cli import _edge
+from sslpurify.cli.edge import edge
 from sslpurify.errors import GateError
 from tests import pico
 from tests.conftest import Files
@@ -254,7 +254,7 @@ def test_doctor_answers_and_warns_of_the_unsafe_variable(
 def test_every_error_ends_with_its_code_and_no_traceback(
     error: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as end, _edge(as_json=False, debug=False):
+    with pytest.raises(typer.Exit) as end, edge(as_json=False, debug=False):
         raise error
     assert end.value.exit_code == code
     shown = capsys.readouterr().err
@@ -263,7 +263,7 @@ def test_every_error_ends_with_its_code_and_no_traceback(
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), _edge(as_json=False, debug=True):
+    with pytest.raises(typer.Exit), edge(as_json=False, debug=True):
         raise ZeroDivisionError("1/0")
     assert "Traceback" in capsys.readouterr().err
 

@@ -180,24 +180,18 @@ def main() -> None:
     # Memory first: Linux counts what the parent held when it started a process.
     peaks = {way: peak(way, options.images) for way in WAYS}
     times = take_turns(options.images, options.steps)
-    report = {
-        **ratios(times, peaks),
-        "seconds": {way: median(wall for wall, _ in times[way]) for way in WAYS},
-        "peak_mib": peaks,
-        "images": options.images,
-        "steps": options.steps,
-        "threads": torch.get_num_threads(),
-    }
+    found, threads = ratios(times, peaks), torch.get_num_threads()
+    seconds = {way: median(wall for wall, _ in times[way]) for way in WAYS}
     if options.json:
-        print(json.dumps(report))
+        setting = {"images": options.images, "steps": options.steps, "threads": threads}
+        print(json.dumps({**found, "seconds": seconds, "peak_mib": peaks, **setting}))
         return
     print(f"simclr/resnet18, {options.images} images of 32x32 in two views, {options.steps} turns,")
-    print(f"threads: {report['threads']}\n{'':12}{'a step':>9}{'wall':>8}{'CPU':>8}{'peak':>12}")
+    print(f"threads: {threads}\n{'':12}{'a step':>9}{'wall':>8}{'CPU':>8}{'peak':>12}")
     for way in WAYS:
         start = "" if way == "curve" else f"{way}_"
-        wall, cpu = (report.get(f"{start}{kind}", 1.0) for kind in ("ratio", "cpu_ratio"))
-        seconds = report["seconds"][way]
-        print(f"{way:12}{seconds:7.2f} s{wall:7.2f}x{cpu:7.2f}x{peaks[way]:8.0f} MiB")
+        wall, cpu = (found.get(f"{start}{kind}", 1.0) for kind in ("ratio", "cpu_ratio"))
+        print(f"{way:12}{seconds[way]:7.2f} s{wall:7.2f}x{cpu:7.2f}x{peaks[way]:8.0f} MiB")
 
 
 def ratios(times: Times, peaks: dict[str, float]) -> dict[str, float]:

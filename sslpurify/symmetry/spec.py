@@ -210,7 +210,7 @@ def _view_misfit(view: View, size: int, shapes: Shapes) -> Iterator[str]:
     linear = view.probe.linear
     if linear is None:
         return  # the length of an activation's axis is known to the forward pass only
-    rows = shapes.get(linear.weight, (0,))[0]
+    rows = (shapes.get(linear.weight) or (0,))[0]
     if not 0 <= linear.start < linear.stop <= rows:
         yield f"the probe's rows {linear.start} to {linear.stop} are not in {linear.weight!r}"
     elif not _fits(view.offset, view.block, size, linear.stop - linear.start):

@@ -1,0 +1,68 @@
+"""Where the command line meets the world: answers, progress, errors, signals."""
+
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from sslpurify.errors import SslPurifyError
+
+if TYPE_CHECKING:
+    from sslpurify.run import Answer
+
+_NOT_RECIPE = {"config", "settings", "as_json", "debug", "verbose"}
+
+
+def recipe_keys(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's parameters that are keys of its recipe."""
+    return {key: value for key, value in parameters.items() if key not in _NOT_RECIPE}
+
+
+def telling(verbose: bool | None) -> AbstractContextManager[Any]:
+    """The context in which progress and the log go to standard error; gives the listener."""
+    from sslpurify.report import progress
+
+    importlib.import_module("sslpurify.run")  # must not count towards the first stage's time
+
+    return progress(sys.stderr, quiet=verbose is False, verbose=verbose is True)
+
+
+def show(answer: "Answer", as_json: bool) -> None:
+    """Print an answer for people or for programs."""
+    typer.echo(json.dumps(answer.data, allow_nan=False) if as_json else answer.text)
+
+
+@contextmanager
+def edge(as_json: bool, debug: bool) -> Generator[None]:
+    """Turn every error of a command into one message and the documented exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except SslPurifyError as error:
+        _fail(error, str(error), error.exit_code, as_json, debug)
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted", 130, as_json, debug)
+    except Exception as error:  # noqa: BLE001 - the one place that no error passes
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = "a bug in sslpurify, or a broken machine; --debug shows where"
+        _fail(error, f"internal error ({hint}): {reason}", 1, as_json, debug)
+
+
+def _fail(error: BaseException, message: str, code: int, as_json: bool, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exception(error)
+    typer.echo(f"sslpurify: {message}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"error": message, "exit_code": code}))
+    raise typer.Exit(code)
+
+
+def terminated(_signal: int, _frame: object) -> NoReturn:
+    """End on SIGTERM as on any error: what a run has begun to write is taken away."""
+    raise SystemExit(143)

@@ -1,0 +1,34 @@
+"""The options that several commands share, spelled as open_clip spells them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Triple = tuple[float, float, float]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Argument(help="The encoder's file.", metavar="CHECKPOINT", show_default=False),
+]
+Arch = Annotated[str | None, typer.Option(help="Architecture, e.g. simclr/resnet18-cifar.")]
+Config = Annotated[Path | None, typer.Option(help="A recipe (YAML); flags win over it.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.  [default: 0]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.  [default: auto]")]
+Mean = Annotated[Triple | None, typer.Option(metavar="R G B", help="Normalization: means.")]
+Std = Annotated[Triple | None, typer.Option(metavar="R G B", help="Normalization: deviations.")]
+Size = Annotated[
+    int | None, typer.Option("--force-image-size", help="Side of the images in pixels.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Verbose = Annotated[
+    bool | None,
+    typer.Option(
+        "--verbose/--quiet", help="Tell every step, or only warnings.", show_default=False
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the results, new or empty.")]
