@@ -281,5 +281,6 @@ def test_a_signal_ends_a_run_with_its_code_and_leaves_nothing(
         run.send_signal(number)
         rest = run.stderr.read()
     assert run.returncode == code, rest
+    assert ("interrupted" if number == signal.SIGINT else "terminated") in rest
     assert "Traceback" not in shown + rest
     assert pico.trees(tmp_path) == set()

@@ -65,4 +65,5 @@ def _fail(error: BaseException, message: str, code: int, as_json: bool, debug: b
 
 def terminated(_signal: int, _frame: object) -> NoReturn:
     """End on SIGTERM as on any error: what a run has begun to write is taken away."""
+    typer.echo("sslpurify: terminated", err=True)
     raise SystemExit(143)

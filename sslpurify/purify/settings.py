@@ -25,7 +25,10 @@ class TscSettings(BaseModel):
         learning_rate: Adam's at the first step; cosine decay.
         weight_decay: wd of the term 0.5 · wd · ‖θ(t)‖² in the curve's loss.
         temperature: Of NT-Xent.
-        t: Where on a curve the point is taken, in (0, 1).
+        t_misaligned: Where on the first curve of a round the point is taken, in (0, 1): from the
+            suspect at 0 to its misaligned copy at 1, so that 0.5 is farthest from both.
+        t_aligned: Where on the second curve, in (0, 1): from the suspect at 0, aligned to the first
+            point, to the first point at 1.
         match_images: Images that correlations come from, at most.
         statistics_images: Images that BatchNorm statistics come from, at most; each gives two
             views.
@@ -43,13 +46,14 @@ class TscSettings(BaseModel):
 
     rounds: int = Field(default=1, ge=1, le=100)
     groups: Groups = "inner"
-    kept: float = Field(default=0.5, ge=0, lt=1)
+    kept: float = Field(default=0.25, ge=0, lt=1)
     steps: int = Field(default=180, ge=1)
     batch_size: int = Field(default=256, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.5, gt=0)
-    t: float = Field(default=0.3, gt=0, lt=1)
+    t_misaligned: float = Field(default=0.5, gt=0, lt=1)
+    t_aligned: float = Field(default=0.7, gt=0, lt=1)
     match_images: int = Field(default=1000, ge=2)
     statistics_images: int = Field(default=1000, ge=2)
     profile_points: int = Field(default=11, ge=2)

@@ -80,15 +80,25 @@ def _round(
     workshop: Workshop, weights: State, reference: Network, name: str
 ) -> tuple[State, list[Stage]]:
     """Misalign and connect, align and connect."""
-    suspect = workshop.load(weights)
+    suspect, settings = workshop.load(weights), workshop.settings
     away = _match(workshop, suspect, None, "misalign", f"{name} · misaligning")
     first, one = _connect(
-        workshop, weights, away.apply(weights), reference, f"{name} · stage 1", away
+        workshop,
+        (weights, away.apply(weights)),
+        settings.t_misaligned,
+        away,
+        reference,
+        f"{name} · stage 1",
     )
     back = _match(workshop, workshop.load(first), suspect, "align", f"{name} · aligning")
     # The curve runs from the suspect at t = 0 to the first point at t = 1.
     second, two = _connect(
-        workshop, back.apply(weights), first, reference, f"{name} · stage 2", back
+        workshop,
+        (back.apply(weights), first),
+        settings.t_aligned,
+        back,
+        reference,
+        f"{name} · stage 2",
     )
     return second, [one, two]
 
@@ -111,18 +121,17 @@ def _match(
 
 def _connect(
     workshop: Workshop,
-    start: State,
-    end: State,
+    ends: tuple[State, State],
+    t: float,
+    permutation: Permutation,
     reference: Network,
     name: str,
-    permutation: Permutation,
 ) -> tuple[State, Stage]:
     """Fits a curve, looks along it and takes a point."""
-    began, settings = time.monotonic(), workshop.settings
+    began, settings, start = time.monotonic(), workshop.settings, ends[0]
     curve, loss = fit_bend(
         workshop.trainable(start),
-        start,
-        end,
+        *ends,
         workshop.contrast.objective(name),
         workshop.schedule(name, settings.steps, settings.learning_rate),
         seed=workshop.contrast.seed,
@@ -131,14 +140,14 @@ def _connect(
         listener=workshop.listener,
     )
     points = _look(workshop, curve, start, reference, f"{name} · profile")
-    taken = _point(workshop, curve, settings.t, start)
+    taken = _point(workshop, curve, t, start)
     stage = Stage(
         name,
         "curve",
         time.monotonic() - began,
         loss,
-        t=settings.t,
-        profile=Profile(points, settings.t),
+        t=t,
+        profile=Profile(points, t),
         displacement=permutation.displacement(),
     )
     return taken.weights(), stage

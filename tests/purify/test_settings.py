@@ -25,8 +25,8 @@ def test_frozen_and_strict():
         ("learning_rate", 0),
         ("weight_decay", -1),
         ("temperature", 0),
-        ("t", 0),
-        ("t", 1),
+        ("t_aligned", 0),
+        ("t_misaligned", 1),
         ("match_images", 1),
         ("statistics_images", 1),
         ("profile_points", 1),
@@ -41,7 +41,7 @@ def test_values_out_of_range_are_refused(name, value):
 
 
 def test_settings_survive_json():
-    settings = TscSettings(steps=7, t=0.25)
+    settings = TscSettings(steps=7, t_aligned=0.25)
     assert TscSettings.model_validate_json(settings.model_dump_json()) == settings
 
 

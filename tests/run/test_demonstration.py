@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
+from sslpurify.recipe import DemoRecipe, load
 from sslpurify.run.demonstration import EMBEDDED, demo, read_demo_images
+from sslpurify.run.loading import read_weights
 from sslpurify.types import silent
 from tests import pico
 
@@ -64,6 +66,17 @@ def test_embedded_images_keep_their_pixels(embedded: Path) -> None:
     with np.load(embedded / "images.npz") as arrays:
         assert (images.clean.pixels[:, 2].numpy() == arrays["clean"]).all()
         assert images.test.labels.tolist() == arrays["test_labels"].tolist()
+
+
+def test_the_embedded_data_fit_together() -> None:
+    recipe = load(DemoRecipe, EMBEDDED / "demo.yaml", flags={"checkpoint": EMBEDDED})
+    images = read_demo_images(EMBEDDED / "images.npz", recipe.classes)
+    assert images.clean.size == images.bank.images.size == images.test.images.size
+    assert set(images.test.labels.tolist()) == set(range(len(recipe.classes)))
+    assert recipe.target in recipe.classes
+    for name in ("victim", "reference"):
+        read_weights(EMBEDDED / f"{name}.safetensors", recipe.arch)
+    assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 6_000_000
 
 
 @pytest.mark.slow
