@@ -203,12 +203,12 @@ def test_an_error_is_one_json_object_too(cli: Cli) -> None:
 
 
 def test_all_errors_of_a_purification_come_at_once(cli: Cli) -> None:
-    done = cli("purify", "--set", "seed=x", "--set", "tsc.t=2")
+    done = cli("purify", "--set", "seed=x", "--set", "tsc.steps=0")
     assert done.exit_code == 2
     for key in ("arch: missing", "checkpoint: missing", "data: missing", "out: missing"):
         assert key in done.stderr
     assert "seed: " in done.stderr
-    assert "tsc.t: " in done.stderr
+    assert "tsc.steps: " in done.stderr
 
 
 def test_inspect_says_what_fits(cli: Cli, files: Files) -> None:
