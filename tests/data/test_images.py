@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sslpurify.data import (
     ImageError,
@@ -132,6 +133,13 @@ def test_the_images_own_size_is_taken_when_all_agree(tmp_path: Path):
     assert read_images(tmp_path, 11, max_bad_fraction=0.5).size == 11
 
 
+def test_an_own_size_that_is_no_square_is_an_error(tmp_path: Path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (6, 4)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"not squares of one size \(2 of 6×4 \(a\.png\)\)"):
+        read_images(tmp_path, None)
+
+
 def test_a_size_below_one_is_refused(tmp_path: Path):
     make(tmp_path, 1)
     with pytest.raises(ConfigError, match="image size 0"):
@@ -207,6 +215,7 @@ def test_limit_per_class_is_a_fixed_nested_choice(tmp_path: Path):
     assert read_labelled(tmp_path, 8, limit_per_class=5).images.paths == few.images.paths
     order = {path: i for i, path in enumerate(whole.images.paths)}
     assert all(order[a] < order[b] for a, b in pairwise(few.images.paths))
+    assert list(whole.images.paths) == sorted(whole.images.paths, key=Path.as_posix)
     assert few.images.paths[:5] != whole.images.paths[:5]  # no first n in the order of the names
     with pytest.raises(ConfigError, match="limit of 0"):
         read_labelled(tmp_path, 8, limit_per_class=0)
