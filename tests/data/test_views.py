@@ -72,7 +72,7 @@ def lightlys_views(
 def assert_same_distribution(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> None:
     # Two-sample Kolmogorov-Smirnov: its critical value is the tolerance that n allows.
     result = stats.ks_2samp(ours.numpy(), theirs.numpy())
-    assert result.pvalue > 1e-3, f"{name}: {result}"
+    assert result.pvalue > 1e-4, f"{name}: {result}"
 
 
 def assert_same_share(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> None:
@@ -147,6 +147,26 @@ def test_colours_are_distributed_as_lightlys():
         assert_same_distribution(mine[name], others[name], name)
 
 
+def test_every_draw_has_the_distribution_that_the_settings_say():
+    choice = ViewSettings(brightness=1.5, contrast=0.4, saturation=0.3, hue=0.2, min_sigma=0.5)
+    draws = draw(choice, 20_000, 32, 24, seeded())
+    ranges = [(0, 2.5), (0.6, 1.4), (0.7, 1.3), (-0.2, 0.2), (0.5, 2)]
+    drawn = torch.cat([draws.amounts, draws.sigma[:, None]], 1).T.numpy()
+    for values, (low, high) in zip(drawn, ranges, strict=True):
+        assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-4
+    orders = draws.order @ torch.tensor([64, 16, 4, 1])
+    counts = orders.unique(return_counts=True)[1]
+    assert len(counts) == 24
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+    for corner, length, side in ((0, 2, 32), (1, 3, 24)):
+        room = side - draws.box[:, length]
+        place, room = draws.box[room > 0, corner], room[room > 0].double()
+        share = 1 / (room + 1)  # of each of the places it can have
+        error = (share * (1 - share)).sum().sqrt()
+        for edge in (torch.zeros_like(room), room):
+            assert abs((place == edge).sum() - share.sum()) < 3.9 * error
+
+
 def test_views_of_real_looking_images_have_lightlys_mean_and_spread():
     images, count = smooth(24), 40
     theirs = torch.stack(
@@ -194,7 +214,8 @@ def test_same_seed_same_bytes_and_every_image_its_own_draw():
 def test_no_global_randomness_and_no_change_to_the_images():
     images, state = smooth(8), torch.random.get_rng_state()
     before = images.clone()
-    augment(images, ViewSettings(blur_probability=0.5), seeded())
+    views = augment(images.requires_grad_(), ViewSettings(blur_probability=0.5), seeded())
+    assert not views.requires_grad
     assert torch.equal(images, before)
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -263,7 +284,8 @@ def test_large_images_work_too():
 
 
 def test_settings_are_frozen_checked_and_closed():
-    assert ViewSettings().model_dump() == ViewSettings.model_validate({}).model_dump()
+    small_images = {"min_scale": 0.2, "brightness": 0.4, "hue": 0.1, "blur_probability": 0.0}
+    assert small_images.items() <= ViewSettings().model_dump().items()
     with pytest.raises(ValidationError, match="frozen"):
         ViewSettings().hue = 0.2  # pyright: ignore[reportAttributeAccessIssue]
     for wrong, message in (
