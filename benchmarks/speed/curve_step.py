@@ -3,7 +3,7 @@
     python benchmarks/speed/curve_step.py [--steps 5] [--images 256] [--json]
 
 All ways train simclr/resnet18 on the same two views of 256 images of 32x32 (512 in one forward
-pass) in float32, channels last, with Adam:
+pass) in float32 with Adam:
 
 - plain: the network's own weights, as in SimCLR's training;
 - curve: `sslpurify.curves.fit_bend`, which writes the point into an ordinary network;

@@ -55,6 +55,8 @@ def read_weights(path: Path, architecture: str) -> Weights:
         raise CheckpointError(f"{path}: {error}") from None
     for prefix in layout.copies:
         log.warning("%s: a further encoder under %r stays as it is", path, prefix)
+    for place in checkpoint.siblings:
+        log.warning("%s: a further copy of the weights, %r, stays as it is", path, place)
     return Weights(checkpoint, layout, extract(checkpoint, layout))
 
 

@@ -83,13 +83,12 @@ def test_the_average_of_batches_is_something_else():
 
 
 def test_an_encoder_in_float32_channels_last():
-    compute = Compute()
-    network = compute.place(pico.encoder().load(pico.state(1)))
+    network = pico.encoder().load(pico.state(1)).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(2)
     batches = [torch.rand(n, 3, pico.SIZE, pico.SIZE, generator=generator) for n in (9, 4)]
     expected = reference_statistics(network, batches)
     assert len(expected) == 22
-    reestimate(network, batches, compute)
+    reestimate(network, batches)
     assert_measured(network, expected, 1e-4)
 
 
