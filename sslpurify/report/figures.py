@@ -38,7 +38,7 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
     lower.plot(along, [p.overlap for p in profile.points], "^--", color=_GREEN)
     lower.set_ylim(-0.02, 1.05)
     lower.set_ylabel("agreement with the input")
-    lower.set_xlabel("position t on the curve (0: what entered the stage)")
+    lower.set_xlabel("position t on the curve (0: the encoder that entered the round)")
     lower.legend(["mean cosine", "kNN overlap"], frameon=False)
 
     for axes in (upper, lower):
