@@ -1,8 +1,9 @@
 """Gradient descent over a known number of steps, the same for curves, heads and fine-tuning."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,24 @@ from sslpurify.compute import Compute
 from sslpurify.errors import TrainingError
 from sslpurify.types import Listener, Step
 
-Objective = Callable[[nn.Module, int], Tensor]
-"""(network, step from 0) -> the scalar loss of that step's batch, a function of the step alone."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step shows to a network, and what it makes of the answer.
+
+    Args:
+        inputs: Each gives one micro-batch for the network, the same whenever it is called.
+        loss: The scalar loss of the network's outputs, a tuple of tensors of which each holds the
+            rows of all micro-batches in order.
+    """
+
+    inputs: Sequence[Callable[[], Tensor]]
+    loss: Callable[[Any], Tensor]
+
+
+Objective = Callable[[int], Batch]
+"""Step from 0 -> its batch, a function of the step alone."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +92,31 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
-def backward(network: nn.Module, objective: Objective, step: int, compute: Compute) -> float:
-    """Fills the ``.grad`` of the network's parameters anew and returns the loss."""
+def backward(network: nn.Module, batch: Batch, compute: Compute) -> float:
+    """Fills the ``.grad`` of the network's parameters anew and returns the loss.
+
+    Several micro-batches give the gradient of the loss over all of their rows together, so that
+    each row has all others as negatives, in the memory of one micro-batch: outputs are computed
+    without gradient first, the loss is differentiated with respect to them, and each micro-batch
+    is run again to carry its part on (Gao et al. 2021, GradCache, arXiv 2101.06983).
+    """
     network.zero_grad(set_to_none=True)
+    if len(batch.inputs) == 1:
+        with compute.autocast():
+            loss = batch.loss(network(batch.inputs[0]()))
+        loss.backward()
+        return float(loss.detach())
+    with torch.no_grad(), compute.autocast():
+        parts = [network(images()) for images in batch.inputs]
+    kind, sizes = type(parts[0]), [len(part[0]) for part in parts]
+    cached = [torch.cat(rows).detach().requires_grad_() for rows in zip(*parts, strict=True)]
     with compute.autocast():
-        loss = objective(network, step)
+        loss = batch.loss(kind(*cached))
     loss.backward()
+    slopes = [() if rows.grad is None else rows.grad.split(sizes) for rows in cached]
+    for number, images in enumerate(batch.inputs):
+        with compute.autocast():
+            outputs = network(images())
+        reached = [(o, s[number]) for o, s in zip(outputs, slopes, strict=True) if s]
+        torch.autograd.backward([o for o, _ in reached], [s.to(o.dtype) for o, s in reached])
     return float(loss.detach())

@@ -58,7 +58,7 @@ def fit_bend(
     def gradient(step: int) -> float:
         t = float(torch.rand((), generator=generator(seed, schedule.stage, "t", step)))
         put(live, curve, t)
-        loss = backward(network, objective, step, compute)
+        loss = backward(network, objective(step), compute)
         hand_over(live, bend, t, weight_decay)
         return loss
 

@@ -1,37 +1,61 @@
 """The only place where architectures exist: how to build each, and what may be permuted in it."""
 
-from sslpurify.encoders.contrast import Contrast
-from sslpurify.encoders.encoder import Channels, Encoder, Network, Output
+from sslpurify.encoders.catalogue import asks_activation, candidates, create
+from sslpurify.encoders.cleanset import CleanSet, Guide
+from sslpurify.encoders.encoder import Channels, Encoder, Family, Network, Output
 from sslpurify.encoders.features import Transform, embed, image_batches
+from sslpurify.encoders.guides import (
+    CaptionGuide,
+    Captions,
+    Prompts,
+    SoftCaptionGuide,
+    ViewGuide,
+    soft_captions,
+)
+from sslpurify.encoders.head import HeadLayout, default_head
 from sslpurify.encoders.layout import (
     Candidate,
-    HeadLayout,
     Layout,
     extract,
+    extract_text,
     guess,
     locate,
     restore,
 )
-from sslpurify.encoders.simclr import architectures, backbone_shapes, create, default_head
+from sslpurify.encoders.simclr import simclr_architectures
+from sslpurify.encoders.text import TextSide, TextTower, embed_captions
 
 __all__ = [
     "Candidate",
+    "CaptionGuide",
+    "Captions",
     "Channels",
-    "Contrast",
+    "CleanSet",
     "Encoder",
+    "Family",
+    "Guide",
     "HeadLayout",
     "Layout",
     "Network",
     "Output",
+    "Prompts",
+    "SoftCaptionGuide",
+    "TextSide",
+    "TextTower",
     "Transform",
-    "architectures",
-    "backbone_shapes",
+    "ViewGuide",
+    "asks_activation",
+    "candidates",
     "create",
     "default_head",
     "embed",
+    "embed_captions",
     "extract",
+    "extract_text",
     "guess",
     "image_batches",
     "locate",
     "restore",
+    "simclr_architectures",
+    "soft_captions",
 ]

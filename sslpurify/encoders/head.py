@@ -1,12 +1,12 @@
 """The projection heads that can be read from a file: lightly's for SimCLR, and no other."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sslpurify.types import State
+from lightly.models.modules.heads import ProjectionHead
+from torch import nn
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""Tensor name to shape; of a backbone by torchvision's names, without a classifier."""
+from sslpurify.symmetry.spec import Shapes
+from sslpurify.types import State
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of batches, which torch did not keep before version 0.4.1."""
@@ -42,6 +42,18 @@ class HeadLayout:
             "layers.3.weight": (self.out, self.hidden),
             **last,
         }
+
+
+def default_head(embedding_dim: int) -> HeadLayout:
+    """The head that is made where a checkpoint has none: as wide as the embedding, then 128."""
+    return HeadLayout(hidden=embedding_dim, out=128, last_norm=True)
+
+
+def projection_head(embedding_dim: int, head: HeadLayout) -> ProjectionHead:
+    """The head of lightly, `SimCLRProjectionHead`, whose last BatchNorm older releases lack."""
+    norm = nn.BatchNorm1d(head.out) if head.last_norm else None
+    hidden = (embedding_dim, head.hidden, nn.BatchNorm1d(head.hidden), nn.ReLU())
+    return ProjectionHead([hidden, (head.hidden, head.out, norm, None)])
 
 
 def _norm(name: str, size: int) -> Shapes:

@@ -7,21 +7,25 @@ never cut out of the middle of a key, and a file that only partly fits is not us
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sslpurify.checkpoint import Checkpoint, replace
-from sslpurify.encoders.head import COUNTER, HeadLayout, Shapes, find_head
+from sslpurify.encoders.encoder import BACKBONE, HEAD, Encoder, Spelling
+from sslpurify.encoders.head import COUNTER, HeadLayout, find_head
+from sslpurify.encoders.text import TextSide
 from sslpurify.errors import CheckpointError
 from sslpurify.statedict import identical, listing
+from sslpurify.symmetry.spec import Shapes
 from sslpurify.types import State
 
-_BACKBONE, _HEAD = "backbone.", "projection_head."
 _MAX_COPIES = 8
 _FIRST = {"online", "query", "q", "student", "base"}
+_COUNTED = "position_ids"
+"""0, 1, 2, ...: transformers before 4.31 wrote it into files."""
 _LAST = {"target", "key", "k", "teacher", "momentum", "ema", "averaged", "swa", "shadow"}
 
 
@@ -38,6 +42,8 @@ class Layout:
         copies: Prefixes under which the file holds further complete encoders (a momentum encoder,
             a teacher). They are not touched: what is wrong with them stays.
         ignored: The file's keys that do not belong to the encoder.
+        text: Our name of a text tower's tensor to the file's key; None where the file does not
+            hold the whole tower.
     """
 
     prefix: str
@@ -46,6 +52,7 @@ class Layout:
     head: HeadLayout | None
     copies: tuple[str, ...]
     ignored: tuple[str, ...]
+    text: Mapping[str, str] | None = None
 
     @property
     def has_head(self) -> bool:
@@ -71,9 +78,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What of an architecture lies under one prefix."""
+    """What of an architecture lies under one prefix, by one spelling of its names."""
 
     prefix: str
+    spelling: Spelling
     matched: int
     missing: tuple[str, ...]
     misshaped: tuple[str, ...]
@@ -85,26 +93,24 @@ class _Fit:
         return self.matched / (self.matched + wrong)
 
 
-def guess(tensors: State, architectures: Mapping[str, Shapes]) -> list[Candidate]:
+def guess(tensors: State, encoders: Iterable[Encoder]) -> list[Candidate]:
     """The architectures of which a state dict holds anything, best first.
 
     Args:
         tensors: A state dict as the file has it.
-        architectures: Name to the backbone's shapes.
+        encoders: Those to look for.
     """
     found: list[Candidate] = []
-    for architecture, expected in architectures.items():
-        fits = _fits(tensors, expected)
+    for encoder in encoders:
+        fits = _fits(tensors, encoder)
         complete = [fit for fit in fits if fit.confidence == 1]
-        layout = _layout(tensors, expected, complete) if len(_best(complete)) == 1 else None
+        layout = _layout(tensors, encoder, complete) if len(_best(complete)) == 1 else None
         best = max((fit.confidence for fit in fits), default=0.0)
-        found += [Candidate(architecture, layout, best)] if best else []
+        found += [Candidate(encoder.name, layout, best)] if best else []
     return sorted(found, key=lambda candidate: -candidate.confidence)
 
 
-def locate(
-    tensors: State, architecture: str, expected: Shapes, others: Mapping[str, Shapes]
-) -> Layout:
+def locate(tensors: State, encoder: Encoder, others: Iterable[Encoder]) -> Layout:
     """Finds an encoder of a given architecture in a state dict.
 
     Of several complete encoders the one that was trained is taken (``online``, ``query``,
@@ -112,30 +118,29 @@ def locate(
 
     Args:
         tensors: A state dict as the file has it.
-        architecture: Its name, for messages.
-        expected: Its backbone's shapes.
+        encoder: The architecture.
         others: Architectures to look for when this one does not fit, so that the message names one.
 
     Raises:
         CheckpointError: Something is missing or of another shape; or two encoders are complete and
             neither is the trained one by its name.
     """
-    fits = _fits(tensors, expected)
+    fits = _fits(tensors, encoder)
     complete = [fit for fit in fits if fit.confidence == 1]
     best = _best(complete)
     if len(best) > 1:
         raise CheckpointError(
-            f"holds {len(best)} encoders of type {architecture}, under "
+            f"holds {len(best)} encoders of type {encoder.name}, under "
             f"{listing([fit.prefix for fit in best])}, and their names do not say which one is "
             "used: save that one in a file of its own"
         )
     if not best:
         fit = max(fits, key=lambda fit: fit.confidence, default=None)
         raise CheckpointError(
-            f"holds no encoder of type {architecture}: {_problems(fit, tensors, expected)}. "
+            f"holds no encoder of type {encoder.name}: {_problems(fit, tensors, encoder.shapes)}. "
             f"{_advice(guess(tensors, others))}"
         )
-    return _layout(tensors, expected, complete)
+    return _layout(tensors, encoder, complete)
 
 
 def extract(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
@@ -146,11 +151,26 @@ def extract(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
     return state | {name: torch.zeros((), dtype=torch.int64) for name in layout.absent}
 
 
-def restore(checkpoint: Checkpoint, layout: Layout, state: State) -> Checkpoint:
+def extract_text(checkpoint: Checkpoint, keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """A text tower's state under our names, in float32; ``keys`` as `Layout.text`."""
+    state = {name: _widened(name, checkpoint.tensors[key]) for name, key in keys.items()}
+    return {name: tensor.reshape(()) if _is_scalar(name) else tensor.clone()
+            for name, tensor in state.items()}  # fmt: skip
+
+
+def restore(
+    checkpoint: Checkpoint, layout: Layout, state: State, text: State | None = None
+) -> Checkpoint:
     """A checkpoint whose encoder has a new state, in the file's keys and dtypes.
 
     A tensor that is as ``extract`` gave it keeps the file's own bits, whatever its dtype. A head
     that the file does not have is left out, and so are counters.
+
+    Args:
+        checkpoint: Stays as it is.
+        layout: Where the encoder lies in it.
+        state: The new state.
+        text: The new state of the text tower; None: as it was.
 
     Raises:
         CheckpointError: ``state`` lacks one of the encoder's tensors, or one of another shape.
@@ -158,12 +178,21 @@ def restore(checkpoint: Checkpoint, layout: Layout, state: State) -> Checkpoint:
     missing = [name for name in layout.keys if name not in state]
     if missing:
         raise CheckpointError(f"the new weights lack {listing(missing)}")
-    changed = {
-        key: state[name]
-        for name, key in layout.keys.items()
-        if not identical(state[name], _widened(name, checkpoint.tensors[key]))
-    }
+    wanted = {key: (name, state[name]) for name, key in layout.keys.items()}
+    if text is not None and layout.text is not None:
+        wanted |= {key: (name, text[name]) for name, key in layout.text.items()}
+    changed: dict[str, Tensor] = {}
+    for key, (name, tensor) in wanted.items():
+        old = _widened(name, checkpoint.tensors[key])
+        shaped = tensor.reshape(old.shape) if _is_scalar(name) else tensor
+        if not identical(shaped, old):
+            changed[key] = shaped
     return replace(checkpoint, changed)
+
+
+def _is_scalar(name: str) -> bool:
+    """CLIP's scale and bias, which some files keep with one axis and some with none."""
+    return name in ("logit_scale", "logit_bias")
 
 
 def _widened(name: str, tensor: Tensor) -> Tensor:
@@ -172,13 +201,20 @@ def _widened(name: str, tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
 
 
-def _fits(tensors: State, expected: Shapes) -> list[_Fit]:
+def _fits(tensors: State, encoder: Encoder) -> list[_Fit]:
     """How the architecture fits under the few prefixes that match most of its names."""
-    depth = max(name.count(".") for name in expected) + 1
-    counts = Counter(
-        prefix for key in tensors for prefix, name in _splits(key, depth) if name in expected
-    )
-    return [_fit(tensors, expected, prefix) for prefix, _ in counts.most_common(_MAX_COPIES)]
+    found: list[_Fit] = []
+    for spelling in ({}, *encoder.spellings):
+        expected = {spelling.get(name, name): shape for name, shape in encoder.shapes.items()}
+        depth = max(name.count(".") for name in expected) + 1
+        counts = Counter(
+            prefix for key in tensors for prefix, name in _splits(key, depth) if name in expected
+        )
+        found += [
+            _fit(tensors, expected, prefix, spelling)
+            for prefix, _ in counts.most_common(_MAX_COPIES)
+        ]
+    return found
 
 
 def _splits(key: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -189,19 +225,24 @@ def _splits(key: str, depth: int) -> Iterator[tuple[str, str]]:
         yield key[: len(key) - len(name)], name
 
 
-def _fit(tensors: State, expected: Shapes, prefix: str) -> _Fit:
+def _fit(tensors: State, expected: Shapes, prefix: str, spelling: Spelling) -> _Fit:
     stages = {name.partition(".")[0] for name in expected}
     names = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
     shaped = {name: tuple(tensors[prefix + name].shape) for name in names if name in expected}
     return _Fit(
         prefix=prefix,
+        spelling=spelling,
         matched=sum(shape == expected[name] for name, shape in shaped.items()),
         missing=tuple(
             name for name in expected if name not in shaped and not name.endswith(COUNTER)
         ),
         misshaped=tuple(name for name, shape in shaped.items() if shape != expected[name]),
         surplus=tuple(
-            name for name in names if name not in expected and name.partition(".")[0] in stages
+            name
+            for name in names
+            if name not in expected
+            and name.partition(".")[0] in stages
+            and not name.endswith(_COUNTED)
         ),
     )
 
@@ -217,16 +258,18 @@ def _rank(prefix: str) -> int:
     return 2 if words & _LAST else 0 if words & _FIRST else 1
 
 
-def _layout(tensors: State, expected: Shapes, complete: Sequence[_Fit]) -> Layout:
+def _layout(tensors: State, encoder: Encoder, complete: Sequence[_Fit]) -> Layout:
     """The layout of the one best fit."""
     (fit,) = _best(complete)
-    head_prefix, head = find_head(tensors, fit.prefix, _embedding_dim(expected))
-    wanted = {_BACKBONE + name: fit.prefix + name for name in expected}
-    if head is not None:
-        names = head.shapes(_embedding_dim(expected))
-        wanted |= {_HEAD + name: head_prefix + name for name in names}
+    wanted = {BACKBONE + n: fit.prefix + fit.spelling.get(n, n) for n in encoder.shapes}
+    head: HeadLayout | None = None
+    if encoder.head is not None:
+        head_prefix, head = find_head(tensors, fit.prefix, encoder.embedding_dim)
+        names = () if head is None else head.shapes(encoder.embedding_dim)
+        wanted |= {HEAD + name: head_prefix + name for name in names}
     keys = {name: key for name, key in wanted.items() if key in tensors}
-    used = set(keys.values())
+    text = None if encoder.text is None else _text(tensors, encoder.text, fit.prefix)
+    used = {*keys.values(), *(text or {}).values()}
     return Layout(
         prefix=fit.prefix,
         keys=keys,
@@ -234,12 +277,26 @@ def _layout(tensors: State, expected: Shapes, complete: Sequence[_Fit]) -> Layou
         head=head,
         copies=tuple(other.prefix for other in complete if other is not fit),
         ignored=tuple(key for key in tensors if key not in used),
+        text=text,
     )
 
 
-def _embedding_dim(expected: Shapes) -> int:
-    """The width of the last stage, which in a ResNet is the widest."""
-    return max(shape[0] for shape in expected.values() if len(shape) == 1)
+def _text(tensors: State, side: TextSide, prefix: str) -> dict[str, str] | None:
+    """Where the whole text tower lies, beside the image tower or one level above it."""
+    parent = prefix[: prefix.removesuffix(".").rfind(".") + 1]
+    for place in dict.fromkeys((prefix, parent)):
+        for form in (0, -1):
+            keys = {name: place + side.names(name)[form] for name in side.shapes}
+            if all(_holds(tensors, key, side.shapes[name]) for name, key in keys.items()):
+                return keys
+    return None
+
+
+def _holds(tensors: State, key: str, shape: tuple[int, ...]) -> bool:
+    found = tensors.get(key)
+    if found is None:
+        return False
+    return tuple(found.shape) == shape or (shape == () and found.numel() == 1)
 
 
 def _problems(fit: _Fit | None, tensors: State, expected: Shapes) -> str:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
-from lightly.models.modules.heads import ProjectionHead
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sslpurify.encoders.encoder import Channels, Encoder, Network
-from sslpurify.encoders.layout import HeadLayout
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder
+from sslpurify.encoders.head import HeadLayout, default_head
+from sslpurify.encoders.specs import resnet_spec
 from sslpurify.errors import ConfigError
-from sslpurify.symmetry.spec import PermutationSpec, fixed_axes
+from sslpurify.symmetry.spec import PermutationSpec, Shapes
 
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -76,7 +75,7 @@ class _ScaledResNet(ResNet):
         return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
 
 
-def architectures(width: int = 64) -> tuple[str, ...]:
+def simclr_architectures(width: int = 64) -> tuple[str, ...]:
     """The architectures of one width."""
     narrow = "" if width == 64 else f"-w{width}"
     return tuple(
@@ -84,22 +83,7 @@ def architectures(width: int = 64) -> tuple[str, ...]:
     )
 
 
-def backbone_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of the backbone, by torchvision's name.
-
-    Raises:
-        ConfigError: There is no such architecture.
-    """
-    blueprint = _blueprint(_parse(architecture))
-    return {name: tuple(tensor.shape) for name, tensor in blueprint.state_dict().items()}
-
-
-def default_head(architecture: str) -> HeadLayout:
-    """The head that is made where a checkpoint has none: as wide as the embedding, then 128."""
-    return HeadLayout(hidden=_embedding_dim(_parse(architecture)), out=128, last_norm=True)
-
-
-def create(
+def simclr_encoder(
     architecture: str,
     *,
     image_size: int | None = None,
@@ -114,7 +98,7 @@ def create(
         image_size: In pixels; 32 for ``-cifar``, else 224, unless given.
         mean: Of the normalization; CIFAR-10's for images up to 64 pixels, else ImageNet's.
         std: Of the normalization, likewise.
-        head: Shape of the projection head; `default_head` unless given.
+        head: Shape of the projection head; the usual one unless given.
 
     Raises:
         ConfigError: There is no such architecture.
@@ -122,25 +106,28 @@ def create(
     shape = _parse(architecture)
     size = image_size or (32 if shape.small_stem else 224)
     usual_mean, usual_std = CIFAR10 if size <= SMALL_IMAGE else IMAGENET
-    make = partial(
-        _network, shape, head or default_head(architecture), mean or usual_mean, std or usual_std
-    )
+    dim = 8 * shape.width * _BLOCKS[shape.depth][0].expansion
+    shapes, groups = _described(shape)
     return Encoder(
         name=architecture,
+        family="resnet",
         image_size=size,
+        fixed_size=False,
         mean=mean or usual_mean,
         std=std or usual_std,
-        embedding_dim=_embedding_dim(shape),
-        spec=_spec(shape, head or default_head(architecture)),
+        embedding_dim=dim,
+        shapes=shapes,
+        groups=groups,
         sections=SECTIONS,
-        make=make,
+        backbone=partial(_ScaledResNet, shape),
+        head=head or default_head(dim),
     )
 
 
 def _parse(architecture: str) -> _Backbone:
     match = _NAME.fullmatch(architecture)
     if match is None:
-        known = ", ".join(architectures())
+        known = ", ".join(simclr_architectures())
         raise ConfigError(
             f"unknown architecture {architecture!r}; known are {known}, and narrower ones such as "
             "simclr/resnet18-w16-cifar"
@@ -149,29 +136,9 @@ def _parse(architecture: str) -> _Backbone:
     return _Backbone(int(depth), int(width or 64), stem is not None)
 
 
-def _network(shape: _Backbone, head: HeadLayout, mean: Channels, std: Channels) -> Network:
-    return Network(_ScaledResNet(shape), _projection_head(_embedding_dim(shape), head), mean, std)
-
-
-def _projection_head(embedding_dim: int, head: HeadLayout) -> ProjectionHead:
-    """The head of lightly, `SimCLRProjectionHead`, whose last BatchNorm older releases lack."""
-    norm = nn.BatchNorm1d(head.out) if head.last_norm else None
-    hidden = (embedding_dim, head.hidden, nn.BatchNorm1d(head.hidden), nn.ReLU())
-    return ProjectionHead([hidden, (head.hidden, head.out, norm, None)])
-
-
-def _embedding_dim(shape: _Backbone) -> int:
-    return 8 * shape.width * _BLOCKS[shape.depth][0].expansion
-
-
 @cache
-def _blueprint(shape: _Backbone) -> ResNet:
+def _described(shape: _Backbone) -> tuple[Shapes, PermutationSpec]:
     with torch.device("meta"):
-        return _ScaledResNet(shape)
-
-
-@cache
-def _spec(shape: _Backbone, head: HeadLayout) -> PermutationSpec:
-    spec = resnet_spec(_blueprint(shape), "backbone.")
-    in_head = {f"projection_head.{k}": v for k, v in head.shapes(_embedding_dim(shape)).items()}
-    return PermutationSpec(spec.groups, spec.fixed + fixed_axes(in_head))
+        module = _ScaledResNet(shape)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return shapes, resnet_spec(module, BACKBONE)

@@ -1,5 +1,5 @@
-"""Label-free losses behind one call shape: two batches of projections in, one scalar out."""
+"""Label-free losses behind one call shape: two batches of embeddings in, one scalar out."""
 
-from sslpurify.losses.contrastive import Loss, nt_xent
+from sslpurify.losses.contrastive import Loss, info_nce, nt_xent, siglip, soft_targets
 
-__all__ = ["Loss", "nt_xent"]
+__all__ = ["Loss", "info_nce", "nt_xent", "siglip", "soft_targets"]

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from lightly.loss import NTXentLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
+from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(projections of one view (n, p), projections of the other (n, p)) -> scalar."""
+"""(embeddings of one side (n, d), embeddings of the other (n, d)) -> scalar."""
 
 
 def nt_xent(temperature: float = 0.5) -> Loss:
@@ -25,12 +28,77 @@ def nt_xent(temperature: float = 0.5) -> Loss:
     """
     if temperature <= 0:
         raise ValueError(f"the temperature of NT-Xent must be above 0, not {temperature}")
-    criterion = NTXentLoss(temperature=temperature)
+    return _in_float32(NTXentLoss(temperature=temperature), "NT-Xent")
 
+
+def info_nce(scale: float) -> Loss:
+    """Symmetric InfoNCE of image and caption embeddings (Radford et al. 2021), by open_clip.
+
+    Args:
+        scale: Multiplies the cosine similarities: exp of CLIP's ``logit_scale``; above 0.
+
+    Returns:
+        A loss over at least 2 pairs of embeddings of any length, computed in float32.
+
+    Raises:
+        ValueError: The scale is not positive.
+    """
+    if scale <= 0:
+        raise ValueError(f"the scale of InfoNCE must be above 0, not {scale}")
+    criterion = ClipLoss()
+    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale), "InfoNCE")
+
+
+def siglip(scale: float, bias: float) -> Loss:
+    """The pairwise sigmoid loss of SigLIP (Zhai et al. 2023, algorithm 1), by open_clip.
+
+    Args:
+        scale: Multiplies the cosine similarities; above 0.
+        bias: Added to the logits.
+
+    Returns:
+        A loss over at least 2 pairs of embeddings of any length, computed in float32.
+
+    Raises:
+        ValueError: The scale is not positive.
+    """
+    if scale <= 0:
+        raise ValueError(f"the scale of SigLIP's loss must be above 0, not {scale}")
+    criterion = SigLipLoss()
+    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale, bias), "SigLIP's loss")
+
+
+def soft_targets(
+    embeddings: Float[Tensor, "n d"],
+    prompts: Float[Tensor, "v d"],
+    targets: Float[Tensor, "n v"],
+    scale: float,
+) -> Float[Tensor, ""]:
+    """Cross-entropy between targets over prompts and an image's own softmax over the same prompts.
+
+    Args:
+        embeddings: Of images; any length.
+        prompts: Of the prompts, of length 1.
+        targets: Each row a distribution over the prompts.
+        scale: Multiplies the cosine similarities.
+
+    Returns:
+        The mean over the images, computed in float32.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        logits = scale * _unit(embeddings.float()) @ prompts.T
+        return F.cross_entropy(logits, targets)
+
+
+def _in_float32(criterion: Callable[[Tensor, Tensor], Tensor], name: str) -> Loss:
     def loss(first: Tensor, second: Tensor) -> Tensor:
         if len(first) < 2:
-            raise ValueError(f"NT-Xent needs at least 2 images in a batch, not {len(first)}")
+            raise ValueError(f"{name} needs at least 2 images in a batch, not {len(first)}")
         with torch.autocast(first.device.type, enabled=False):
             return criterion(first.float(), second.float())
 
     return loss
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    return F.normalize(embeddings, dim=1)

@@ -1,30 +1,41 @@
-"""Every knob of two-stage symmetry connectivity in one frozen model."""
+"""Every knob of two-stage symmetry connectivity in one frozen model, and each family's defaults."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sslpurify.compute import Precision
 from sslpurify.data import ViewSettings
+from sslpurify.encoders import Family
+from sslpurify.symmetry.spec import Kind
 
-Groups = Literal["inner", "all"]
+Groups = Literal["channels", "inner", "all"]
+KINDS: Mapping[Groups, tuple[Kind, ...]] = {
+    "channels": ("inner",),
+    "inner": ("inner", "heads", "qk", "vo"),
+    "all": ("inner", "residual", "heads", "qk", "vo"),
+}
 
 
 class TscSettings(BaseModel):
-    """Settings of TSC; the defaults are those that passed on every victim of ``benchmarks/``.
+    """Settings of TSC; the defaults are those of SimCLR's ResNets, `resolved` gives a family's own.
 
     Args:
         rounds: Rounds of two stages each (misalign and connect, align and connect).
-        groups: ``inner`` permutes channels within residual blocks, ``all`` the residual streams as
-            well.
+        groups: ``channels`` permutes channels and neurons within residual blocks, ``inner``
+            attention heads and their dimensions as well, ``all`` the residual streams too.
         kept: Share of the encoder's sections, from the image on, whose weights and statistics stay
             as they came, in [0, 1). A backdoor turns a seen trigger into a wrong embedding, and
             that happens late; early features are what a few thousand images cannot teach again.
         steps: Gradient steps per curve.
-        batch_size: Images per step; each is seen in two views.
+        batch_size: Images per step.
+        micro_batch: Images that pass through the network at a time; the loss sees the whole batch
+            all the same, in the memory of this many. None: the whole batch.
         learning_rate: Adam's at the first step; cosine decay.
         weight_decay: wd of the term 0.5 · wd · ‖θ(t)‖² in the curve's loss.
         temperature: Of NT-Xent.
+        contrast: Weight of NT-Xent beside the soft captions, for a CLIP with images alone.
         t_misaligned: Where on the first curve of a round the point is taken, in (0, 1): from the
             suspect at 0 to its misaligned copy at 1, so that 0.5 is farthest from both.
         t_aligned: Where on the second curve, in (0, 1): from the suspect at 0, aligned to the first
@@ -49,9 +60,11 @@ class TscSettings(BaseModel):
     kept: float = Field(default=0.25, ge=0, lt=1)
     steps: int = Field(default=180, ge=1)
     batch_size: int = Field(default=256, ge=2)
+    micro_batch: int | None = Field(default=None, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.5, gt=0)
+    contrast: float = Field(default=1.0, ge=0)
     t_misaligned: float = Field(default=0.5, gt=0, lt=1)
     t_aligned: float = Field(default=0.7, gt=0, lt=1)
     match_images: int = Field(default=1000, ge=2)
@@ -64,3 +77,19 @@ class TscSettings(BaseModel):
     finetune_learning_rate: float = Field(default=5e-5, gt=0)
     views: ViewSettings = ViewSettings()
     precision: Precision = "auto"
+
+
+_MILD: Mapping[str, Any] = {
+    "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0)
+}
+_FAMILIES: Mapping[Family, Mapping[str, Any]] = {
+    "resnet": {},
+    "modified-resnet": {**_MILD},
+    "vit": {**_MILD},
+}
+
+
+def resolved(settings: TscSettings, family: Family) -> TscSettings:
+    """The settings with the family's defaults wherever nothing was set explicitly."""
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return TscSettings(**{**_FAMILIES[family], **chosen})

@@ -11,10 +11,24 @@ from dataclasses import replace
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
-from sslpurify.encoders import Contrast, Encoder, Network, image_batches
-from sslpurify.purify.settings import TscSettings
+from sslpurify.encoders import (
+    CaptionGuide,
+    Captions,
+    CleanSet,
+    Encoder,
+    Guide,
+    Network,
+    Prompts,
+    SoftCaptionGuide,
+    ViewGuide,
+    default_head,
+    embed,
+    image_batches,
+    soft_captions,
+)
+from sslpurify.purify.settings import KINDS, TscSettings, resolved
 from sslpurify.purify.stage import Purified, Stage
-from sslpurify.purify.workshop import Workshop, kept_modules
+from sslpurify.purify.workshop import Workshop, kept_names
 from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
 from sslpurify.types import Listener, State, Step, silent
 
@@ -27,6 +41,7 @@ def purify(
     images: ImageSet,
     settings: TscSettings | None = None,
     *,
+    text: Captions | Prompts | None = None,
     seed: int = 0,
     compute: Compute = PLAIN,
     listener: Listener = silent,
@@ -38,7 +53,10 @@ def purify(
         state: Suspicious weights, float32, under the encoder's names; the projection head may be
             missing. Not changed.
         images: Clean images, a few thousand, without labels.
-        settings: The method's; its defaults if None.
+        settings: The method's; what is not set explicitly is as the encoder's family has it.
+        text: Of a CLIP: the images' captions, or where they have none, prompts to describe them
+            by. None trains with two views of each image, and leaves a CLIP's image tower where
+            its text tower may not find it.
         seed: Same seed, same bytes on a CPU.
         compute: Device and precision.
         listener: Told about every step.
@@ -50,14 +68,23 @@ def purify(
         DataError: Fewer images than one batch takes.
         TrainingError: A loss is not finite.
     """
-    settings = settings or TscSettings()
-    contrast = Contrast(
-        images, settings.views, settings.batch_size, settings.temperature, seed, compute.device
+    settings = resolved(settings or TscSettings(), encoder.family)
+    if encoder.head is None and not isinstance(text, Captions):
+        encoder = replace(encoder, head=default_head(encoder.embedding_dim))
+    guide = _guide(encoder, state, images, settings, text, compute, listener)
+    clean = CleanSet(
+        images,
+        guide,
+        settings.views,
+        settings.batch_size,
+        settings.micro_batch,
+        seed,
+        compute.device,
     )
-    workshop = Workshop(encoder, contrast, settings, compute, listener)
+    workshop = Workshop(encoder, clean, settings, compute, listener)
     stages: list[Stage] = []
     weights: State = state
-    if not any(name.startswith(HEAD) for name in state):
+    if encoder.head is not None and not any(name.startswith(HEAD) for name in state):
         weights, stage = _fit_head(workshop, state)
         stages.append(stage)
     reference = workshop.load(weights)
@@ -70,10 +97,31 @@ def purify(
     return Purified({name: weights[name] for name in state}, tuple(stages))
 
 
+def _guide(
+    encoder: Encoder,
+    state: State,
+    images: ImageSet,
+    settings: TscSettings,
+    text: Captions | Prompts | None,
+    compute: Compute,
+    listener: Listener,
+) -> Guide:
+    """The loss that the encoder itself was trained with, or the nearest to it."""
+    if isinstance(text, Captions):
+        return CaptionGuide(text)
+    if text is None:
+        return ViewGuide(settings.temperature)
+    network = compute.place(encoder.load({**encoder.fresh(0).state_dict(), **state}))
+    seen = embed(network, images, device=compute.device, listener=listener, stage="soft captions")
+    targets = soft_captions(seen, text.embeddings, text.scale)
+    return SoftCaptionGuide(
+        text.embeddings, targets, text.scale, settings.temperature, settings.contrast
+    )
+
+
 def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
     """The permutation groups that the settings name, outside the kept sections."""
-    spec = encoder.spec if settings.groups == "all" else encoder.spec.select(("inner",))
-    return spec.outside([f"{name}." for name in kept_modules(encoder, settings)])
+    return encoder.spec.select(KINDS[settings.groups]).outside(kept_names(encoder, settings))
 
 
 def _round(
@@ -108,7 +156,7 @@ def _match(
 ) -> Permutation:
     spec = permuted_groups(workshop.encoder, workshop.settings)
     images, size = (
-        workshop.contrast.some(workshop.settings.match_images),
+        workshop.clean.some(workshop.settings.match_images),
         workshop.settings.batch_size,
     )
     batches = (batch.to(workshop.compute.device) for batch in image_batches(images, size))
@@ -132,9 +180,9 @@ def _connect(
     curve, loss = fit_bend(
         workshop.trainable(start),
         *ends,
-        workshop.contrast.objective(name),
+        workshop.clean.objective(name),
         workshop.schedule(name, settings.steps, settings.learning_rate),
-        seed=workshop.contrast.seed,
+        seed=workshop.clean.seed,
         weight_decay=settings.weight_decay,
         compute=workshop.compute,
         listener=workshop.listener,
@@ -176,7 +224,7 @@ def _look(
 def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
     """Makes the projection head that a published encoder lacks; the backbone stays as it is."""
     began, settings = time.monotonic(), workshop.settings
-    blank = workshop.encoder.fresh(workshop.contrast.seed).state_dict()
+    blank = workshop.encoder.fresh(workshop.clean.seed).state_dict()
     network = workshop.load({**blank, **state})
     network.requires_grad_(requires_grad=False)
     network.projection_head.requires_grad_(requires_grad=True).train()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sslpurify.compute import Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet
-from sslpurify.encoders import Contrast, Encoder, Network, embed
+from sslpurify.encoders import CleanSet, Encoder, Network, embed
 from sslpurify.purify.settings import TscSettings
 from sslpurify.types import Listener, State
 
@@ -19,14 +19,14 @@ class Workshop:
 
     Args:
         encoder: What the states are states of.
-        contrast: The clean images and the label-free loss on them.
+        clean: The clean images and the label-free loss on them.
         settings: The method's.
         compute: Device and precision.
         listener: Told about every step.
     """
 
     encoder: Encoder
-    contrast: Contrast
+    clean: CleanSet
     settings: TscSettings
     compute: Compute
     listener: Listener
@@ -37,7 +37,8 @@ class Workshop:
 
     def kept(self, network: nn.Module) -> list[nn.Module]:
         """The shallow modules of a network that stay as they came."""
-        return [network.get_submodule(name) for name in kept_modules(self.encoder, self.settings)]
+        names = set(kept_names(self.encoder, self.settings))
+        return [module for name, module in network.named_modules() if name in names]
 
     def trainable(self, state: State) -> Network:
         """A network that is trained: all but the kept sections and the projection head.
@@ -48,6 +49,9 @@ class Workshop:
         network = self.load(state).train()
         for module in self.kept(network):
             module.requires_grad_(requires_grad=False).eval()
+        for name in kept_names(self.encoder, self.settings):
+            if name in network.state_dict():
+                network.get_parameter(name).requires_grad_(requires_grad=False)
         network.projection_head.requires_grad_(requires_grad=False)
         return network
 
@@ -57,28 +61,28 @@ class Workshop:
 
     def minimize(self, network: Network, schedule: Schedule) -> tuple[float, float]:
         """Trains what a network has to train with the label-free loss, in the modes it is in."""
-        objective = self.contrast.objective(schedule.stage)
+        objective = self.clean.objective(schedule.stage)
         return descend(
             [parameter for parameter in network.parameters() if parameter.requires_grad],
-            lambda step: backward(network, objective, step, self.compute),
+            lambda step: backward(network, objective(step), self.compute),
             schedule,
             self.listener,
         )
 
     def settle(self, network: Network) -> None:
         """Measures a network's BatchNorm statistics anew, those of the kept sections excepted."""
-        batches = self.contrast.statistics(self.settings.statistics_images)
+        batches = self.clean.statistics(self.settings.statistics_images)
         reestimate(network, batches, self.compute, kept=self.kept(network))
 
     def measure(self, network: Network) -> tuple[float, Float[Tensor, "n d"]]:
         """Label-free loss on clean images, and their embeddings."""
         count = self.settings.profile_images
-        images: ImageSet = self.contrast.some(count)
+        images: ImageSet = self.clean.some(count)
         embeddings = embed(network, images, device=self.compute.device)
-        return self.contrast.loss(network, count), embeddings
+        return self.clean.loss(network, count), embeddings
 
 
-def kept_modules(encoder: Encoder, settings: TscSettings) -> tuple[str, ...]:
-    """Names of the modules that the settings keep as they came."""
+def kept_names(encoder: Encoder, settings: TscSettings) -> tuple[str, ...]:
+    """Names of the modules and parameters that the settings keep as they came."""
     shallow = encoder.sections[: int(settings.kept * len(encoder.sections))]
     return tuple(name for section in shallow for name in section)

@@ -49,6 +49,11 @@ class EncoderChoice(BaseModel):
             images' own size.
         image_mean: Mean of each channel, in [0, 1]; None: CIFAR-10's up to 64 px, ImageNet's above.
         image_std: Standard deviation of each channel; None: as ``image_mean``.
+        quick_gelu: Whether an open_clip model was trained with QuickGELU (OpenAI's were), which no
+            weight tells; must be said where its name leaves it open.
+        text_from: Checkpoint whose text tower is used, for one that has none of its own.
+        tokenizer: Folder with the tokenizer's files, where neither open_clip nor the checkpoint's
+            folder has them.
         seed: Seed of every random draw.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
     """
@@ -60,6 +65,9 @@ class EncoderChoice(BaseModel):
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     image_mean: Channels | None = None
     image_std: tuple[Deviation, Deviation, Deviation] | None = None
+    quick_gelu: bool | None = None
+    text_from: Path | None = None
+    tokenizer: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 

@@ -1,29 +1,29 @@
-"""From a recipe's nouns to weights, images and an encoder, and the decisions this takes."""
+"""From a recipe's nouns to weights and an encoder, and the decisions this takes."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
-from sslpurify.checkpoint import Checkpoint, read
-from sslpurify.data import ImageSet, read_images, subset
+from sslpurify.checkpoint import Checkpoint, parse_json, read
+from sslpurify.compute import Compute
 from sslpurify.encoders import (
+    Channels,
     Encoder,
     Layout,
-    architectures,
-    backbone_shapes,
+    TextTower,
+    asks_activation,
+    candidates,
     create,
     extract,
+    extract_text,
     locate,
 )
-from sslpurify.errors import CheckpointError, DataError
+from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.recipe import EncoderChoice
-from sslpurify.rng import generator
-from sslpurify.types import Listener, State
 
 C = TypeVar("C", bound=EncoderChoice)
 
@@ -32,66 +32,95 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A checkpoint, where its encoder lies in it, and that encoder's state."""
+    """A checkpoint, where its encoder lies in it, and that encoder's state.
+
+    Args:
+        checkpoint: The file, or folder.
+        layout: Where the encoder and its text tower lie.
+        state: The encoder's, under our names.
+        text: Its text tower's; None where the file has none.
+    """
 
     checkpoint: Checkpoint
     layout: Layout
     state: dict[str, Tensor]
+    text: dict[str, Tensor] | None = None
 
 
-def read_weights(path: Path, architecture: str) -> Weights:
+def read_weights(path: Path, choice: EncoderChoice) -> Weights:
     """The encoder in a checkpoint.
 
     Raises:
         CheckpointError: The file is damaged, or holds another architecture.
-        ConfigError: There is no such architecture.
+        ConfigError: There is no such architecture, or the recipe must say more about it.
         UnsafeInputError: The file would run code.
     """
-    expected = backbone_shapes(architecture)
+    require_activation(choice)
     checkpoint = read(path)
+    encoder = _create(choice, checkpoint)
     try:
-        layout = locate(checkpoint.tensors, architecture, expected, known(checkpoint.tensors))
+        layout = locate(checkpoint.tensors, encoder, candidates(checkpoint.tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     for prefix in layout.copies:
         log.warning("%s: a further encoder under %r stays as it is", path, prefix)
     for place in checkpoint.siblings:
         log.warning("%s: a further copy of the weights, %r, stays as it is", path, place)
-    return Weights(checkpoint, layout, extract(checkpoint, layout))
+    text = None if layout.text is None else extract_text(checkpoint, layout.text)
+    return Weights(checkpoint, layout, extract(checkpoint, layout), text)
 
 
-def known(tensors: State) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
-    """Every architecture that a state dict could hold, with its backbone's shapes.
+def require_activation(choice: EncoderChoice) -> None:
+    """Asks for what no weight tells.
 
-    Of the architectures of other than full width those as wide as a stem in the file.
+    Raises:
+        ConfigError: The name stands for models with GELU and with QuickGELU.
     """
-    stems = {
-        tensor.shape[0]
-        for name, tensor in tensors.items()
-        if name.endswith("conv1.weight") and tensor.shape[1:2] == (3,)
-    }
-    widths = {64, *(width for width in stems if 0 < width < 10_000)}
-    return {
-        name: backbone_shapes(name) for width in sorted(widths) for name in architectures(width)
-    }
+    if choice.quick_gelu is None and asks_activation(choice.arch):
+        raise ConfigError(
+            f"{choice.arch}: its weights work with GELU or with QuickGELU, and do not say which: "
+            "--force-quick-gelu for OpenAI's own and what was trained from them, "
+            "--no-force-quick-gelu for most others"
+        )
 
 
-def wanted_size(choice: EncoderChoice) -> int | None:
-    """The images' size as asked for, or as the small stem has it; None: the images' own."""
-    if choice.image_size is None and choice.arch.endswith("-cifar"):
-        return create(choice.arch).image_size
-    return choice.image_size
+def wanted_size(choice: EncoderChoice, weights: Weights) -> int | None:
+    """The images' size as asked for, or as the weights need it; None: the images' own."""
+    encoder = _create(choice, weights.checkpoint)
+    usual = encoder.fixed_size or choice.arch.endswith("-cifar")
+    return encoder.image_size if usual else choice.image_size
 
 
 def encoder_of(choice: EncoderChoice, size: int, weights: Weights) -> Encoder:
     """The encoder that a recipe means, for images of this size, with the head of the weights."""
-    return create(
-        choice.arch,
-        image_size=size,
-        mean=choice.image_mean,
-        std=choice.image_std,
-        head=weights.layout.head,
-    )
+    given = choice.model_copy(update={"image_size": size})
+    return _create(given, weights.checkpoint, head=weights.layout.head)
+
+
+def text_tower(choice: EncoderChoice, encoder: Encoder, weights: Weights) -> TextTower:
+    """The frozen text tower that captions and class names are embedded with.
+
+    Raises:
+        ConfigError: Neither the checkpoint nor ``text_from`` has one. A text tower with random
+            weights would give an answer as well, so none is ever made up.
+    """
+    if encoder.text is None:
+        raise ConfigError(f"{choice.arch} has no text tower: captions and zero-shot need one")
+    state = weights.text
+    if choice.text_from is not None:
+        state = read_weights(choice.text_from, choice).text
+    if state is None:
+        source = choice.text_from or weights.checkpoint.path
+        raise ConfigError(
+            f"{source}: holds no whole text tower of {choice.arch}; name a checkpoint that does: "
+            "--text-from"
+        )
+    return encoder.text.load(state)
+
+
+def placed_text(choice: EncoderChoice, encoder: Encoder, weights: Weights, compute: Compute) -> Any:
+    """`text_tower` on the device."""
+    return compute.place(text_tower(choice, encoder, weights))
 
 
 def tell_decisions(choice: EncoderChoice, encoder: Encoder) -> None:
@@ -102,6 +131,8 @@ def tell_decisions(choice: EncoderChoice, encoder: Encoder) -> None:
     if choice.image_mean is None:
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (encoder.mean, encoder.std))
         log.info("normalized with mean %s, std %s (--image-mean, --image-std)", mean, std)
+    if choice.quick_gelu is not None:
+        log.info("activation: %s", "QuickGELU" if choice.quick_gelu else "GELU")
 
 
 def resolved(choice: C, encoder: Encoder) -> C:
@@ -119,20 +150,35 @@ def completed(encoder: Encoder, weights: Weights) -> dict[str, Tensor]:
     return {**encoder.fresh(0).state_dict(), **weights.state}
 
 
-def draw_images(
-    folder: Path, size: int | None, limit: int | None, seed: int, listener: Listener
-) -> ImageSet:
-    """The images of a folder, or ``limit`` of them drawn at random.
+def _create(choice: EncoderChoice, checkpoint: Checkpoint, **given: Any) -> Encoder:
+    mean, std = choice.image_mean, choice.image_std
+    if mean is None or std is None:
+        mean, std = _normalization(checkpoint)
+    folder = checkpoint.path if "tokenizer_config.json" in checkpoint.carried else None
+    return create(
+        choice.arch,
+        image_size=choice.image_size,
+        mean=mean,
+        std=std,
+        quick_gelu=choice.quick_gelu,
+        config=checkpoint.config,
+        tokenizer=choice.tokenizer or folder,
+        **given,
+    )
 
-    Raises:
-        DataError: As `read_images`; or the folder holds fewer than ``limit``.
-    """
-    images = read_images(folder, size, listener=listener)
-    for file in images.unreadable:
-        log.warning("left out: %s", file)
-    if limit is None:
-        return images
-    if limit > len(images):
-        raise DataError(f"{folder}: limit is {limit}, but there are only {len(images)} images")
-    chosen = torch.randperm(len(images), generator=generator(seed, "limit"))[:limit]
-    return subset(images, chosen.sort().values)
+
+def _normalization(checkpoint: Checkpoint) -> tuple[Channels | None, Channels | None]:
+    """What the folder of the weights says of it; None where it says nothing."""
+    text = checkpoint.carried.get("preprocessor_config.json")
+    said: Mapping[str, Any] = {}
+    if text is not None:
+        said = parse_json(text, "preprocessor_config.json")
+    mean, std = (_channels(said.get(name)) for name in ("image_mean", "image_std"))
+    return (mean, std) if mean is not None and std is not None else (None, None)
+
+
+def _channels(values: Any) -> Channels | None:
+    numbers = values if isinstance(values, list) else []
+    if len(numbers) != 3 or not all(isinstance(v, (int, float)) and v > 0 for v in numbers):
+        return None
+    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))

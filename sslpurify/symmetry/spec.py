@@ -114,12 +114,13 @@ class PermutationSpec:
         """The groups of these kinds; whatever only the other groups move becomes fixed."""
         return self._keep(group for group in self.groups if group.kind in kinds)
 
-    def outside(self, prefixes: Collection[str]) -> "PermutationSpec":
-        """The groups that touch no tensor whose name begins so; the rest becomes fixed."""
+    def outside(self, names: Collection[str]) -> "PermutationSpec":
+        """The groups that touch no tensor of these names or below them; the rest becomes fixed."""
+        below = tuple(f"{name}." for name in names)
         return self._keep(
             group
             for group in self.groups
-            if not any(touch.name.startswith(tuple(prefixes)) for touch in group.touches)
+            if not any(t.name in names or t.name.startswith(below) for t in group.touches)
         )
 
     def _keep(self, groups: Iterable[Group]) -> "PermutationSpec":

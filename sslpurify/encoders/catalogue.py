@@ -1,0 +1,135 @@
+"""Every architecture by its name on the command line."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from open_clip.factory import get_model_config, list_models
+
+from sslpurify.checkpoint import read_json
+from sslpurify.encoders.encoder import Channels, Encoder
+from sslpurify.encoders.head import HeadLayout
+from sslpurify.encoders.huggingface import hf_encoder, hf_tokenizer
+from sslpurify.encoders.open_clip import built_in, open_clip_encoder, undecided_activation
+from sslpurify.encoders.simclr import simclr_architectures, simclr_encoder
+from sslpurify.encoders.vision_transformers import vit_encoder
+from sslpurify.errors import ConfigError, SslPurifyError
+from sslpurify.types import State
+
+FORMS = (
+    "simclr/resnet18 (34, 50, -wN, -cifar), open_clip/<name> or open_clip/<config.json>, hf (a "
+    "folder with config.json), torchvision/vit_b_16, timm/vit_small_patch16_224"
+)
+_USUAL_VITS = (
+    *(f"torchvision/vit_{size}" for size in ("b_16", "b_32", "l_16", "l_32", "h_14")),
+    *(f"timm/vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
+    *("timm/vit_small_patch8_224", "timm/vit_base_patch8_224", "timm/vit_base_patch32_224"),
+)
+
+
+def create(
+    architecture: str,
+    *,
+    image_size: int | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+    head: HeadLayout | None = None,
+    quick_gelu: bool | None = None,
+    config: Mapping[str, Any] | None = None,
+    tokenizer: Path | None = None,
+) -> Encoder:
+    """The encoder of this name.
+
+    Args:
+        architecture: As on the command line.
+        image_size: In pixels; the architecture's usual size unless given.
+        mean: Of the normalization; the family's usual one unless given.
+        std: Likewise.
+        head: Shape of the projection head, for the families whose loss needs one.
+        quick_gelu: Whether an open_clip model has QuickGELU; None: as its configuration says.
+        config: Content of the ``config.json`` beside Hugging Face weights.
+        tokenizer: Folder with a tokenizer's files, for models whose own is not built in.
+
+    Raises:
+        ConfigError: There is no such architecture, or something that it takes is missing.
+    """
+    family, _, rest = architecture.partition("/")
+    look: dict[str, Any] = {"image_size": image_size, "mean": mean, "std": std}
+    if family == "simclr":
+        return simclr_encoder(architecture, head=head, **look)
+    if family in ("torchvision", "timm"):
+        return vit_encoder(architecture, head=head, **look)
+    if family == "hf":
+        if config is None:
+            raise ConfigError("--arch hf is for a folder with a config.json; name that folder")
+        return hf_encoder(config, tokenizer=tokenizer, **look)
+    if family != "open_clip" or not rest:
+        raise ConfigError(f"unknown architecture {architecture!r}; known are {FORMS}")
+    described = _described(rest)
+    tokenize = None
+    if tokenizer is not None:
+        length = described.get("text_cfg", {}).get("context_length", 77)
+        tokenize = hf_tokenizer(tokenizer, length)
+    return open_clip_encoder(
+        architecture, described, quick_gelu=quick_gelu, tokenize=tokenize, **look
+    )
+
+
+def asks_activation(architecture: str) -> bool:
+    """Whether the name leaves open if the weights were trained with GELU or with QuickGELU.
+
+    Raises:
+        ConfigError: There is no such architecture.
+    """
+    family, _, rest = architecture.partition("/")
+    if family != "open_clip" or rest.endswith(".json"):
+        return False
+    return undecided_activation(rest, built_in(rest))
+
+
+def candidates(tensors: State) -> Iterator[Encoder]:
+    """The architectures that a state dict may hold, from what the shapes of its stem say."""
+    stems = {
+        tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if tensor.ndim == 4 and tensor.shape[1] == 3 and name.endswith(_STEMS)
+    }
+    widths = {64, *(stem[0] for stem in stems if 0 < stem[0] < 10_000)}
+    for width in sorted(widths):
+        yield from map(create, simclr_architectures(width))
+    for name in (*_USUAL_VITS, *(f"open_clip/{model}" for model in list_models())):
+        if _stem(name) in stems:
+            try:
+                yield create(name)
+            except SslPurifyError:  # towers that are not described here
+                continue
+
+
+_STEMS = ("conv1.weight", "conv_proj.weight", "patch_embed.proj.weight")
+_WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "b": 768, "l": 1024, "h": 1280}
+
+
+def _stem(name: str) -> tuple[int, ...]:
+    """Shape of an architecture's first convolution, without building the network."""
+    family, _, rest = name.partition("/")
+    if family != "open_clip":
+        size, patch = re.findall(r"vit_([a-z]+)_(?:patch)?(\d+)", rest)[0]
+        return (_WIDTHS[size], 3, int(patch), int(patch))
+    vision = (get_model_config(rest) or {}).get("vision_cfg", {})
+    width, patch = vision.get("width", 768), vision.get("patch_size", 16)
+    if isinstance(vision.get("layers", 12), list):
+        return (width // 2, 3, 3, 3)
+    if "timm_model_name" in vision:
+        size = re.match(r"vit_([a-z]+)_patch(\d+)", vision["timm_model_name"])
+        known = size is not None and size[1] in _WIDTHS
+        return (_WIDTHS[size[1]], 3, int(size[2]), int(size[2])) if size and known else ()
+    return (width, 3, patch, patch)
+
+
+def _described(rest: str) -> Mapping[str, Any]:
+    """An open_clip configuration, built in or from a file."""
+    if not rest.endswith(".json"):
+        return built_in(rest)
+    data = read_json(Path(rest))
+    return data.get("model_cfg", data)
