@@ -9,7 +9,7 @@ from sslpurify.errors import ConfigError, UnsafeInputError
 from sslpurify.recipe import EvaluateRecipe, PurifyRecipe, check, dump, load
 from sslpurify.recipe.reading import validate
 from sslpurify.recipe.shipped import find, folder, names, purpose
-from sslpurify.recipe.strict_yaml import MAX_BYTES, parse
+from sslpurify.strict_yaml import MAX_BYTES, parse
 
 SHIPPED = sorted(folder().rglob("*.yaml"))
 MINIMAL = """

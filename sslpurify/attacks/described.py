@@ -6,16 +6,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sslpurify.attacks.patterns import Checker, Image, Noise, Patch, Picture
 from sslpurify.data import open_image
 from sslpurify.data.folder import printable
-from sslpurify.errors import DataError, UnsafeInputError
+from sslpurify.errors import ConfigError, DataError, UnsafeInputError
+from sslpurify.strict_yaml import parse
 
 _MAX_BYTES = 16 * 2**10
-_MAX_DEPTH = 8
 
 _KINDS = {"patch": Patch, "checker": Checker, "noise": Noise, "image": Image}
 _DESCRIPTION: TypeAdapter[Patch | Checker | Noise | Image] = TypeAdapter(
@@ -92,26 +91,13 @@ def _load(path: Path) -> Any:
     if len(data) > _MAX_BYTES:
         raise UnsafeInputError(f"{where}: longer than {_MAX_BYTES // 2**10} KiB")
     try:
-        text = data.decode()
-        _require_plain(text, where)
-        return yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        raise UnsafeInputError(f"{where}: {error.problem}; only plain data is read") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()))
-        raise DataError(f"{where}: not valid YAML: {reason}") from None
-
-
-def _require_plain(text: str, where: str) -> None:
-    """Stops at the first alias and at depth, which PyYAML takes quadratic time and stack for."""
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise UnsafeInputError(f"{where}: aliases (*name) are not read; write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise UnsafeInputError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+        return parse(data.decode())
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not valid YAML: not UTF-8") from None
+    except UnsafeInputError as error:
+        raise UnsafeInputError(f"{where}: {printable(str(error))}") from None
+    except ConfigError as error:
+        raise DataError(f"{where}: {printable(str(error))}") from None
 
 
 def _beside(path: Path, file: str) -> Path:

@@ -1,7 +1,8 @@
 """A checkpoint in memory: the weights, and everything needed to write them back as they came."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from sslpurify.types import State
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """What a checkpoint file holds, or a folder of such files.
 
     Args:
-        path: The file it was read from.
-        sha256: The hash of that file, in hexadecimal.
+        path: The file or folder it was read from.
+        sha256: The hash of that file, in hexadecimal; of a folder, `folder.digest` of its weight
+            files.
         container: Its format, found by its content.
         tree: All it holds; for safetensors the tensors themselves.
         wrapper: The keys in ``tree`` that lead to the state dict, ``()`` where it is one itself.
@@ -29,6 +31,11 @@ class Checkpoint:
         metadata: The metadata of a safetensors file.
         siblings: Places of other state dicts of about the same size, which ``replace`` leaves as
             they are: an averaged copy, a teacher.
+        parts: The weight files of a folder, in the order of its index; ``tensors`` has all of
+            theirs.
+        config: The ``config.json`` of a folder, or open_clip's ``open_clip_config.json``.
+        carried: The small files beside the weights of a folder, written back byte for byte.
+        left_out: The entries of a folder that are not, each with the reason.
     """
 
     path: Path
@@ -39,6 +46,10 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     siblings: tuple[str, ...] = ()
+    parts: "tuple[Checkpoint, ...]" = ()
+    config: dict[str, Any] | None = None
+    carried: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    left_out: tuple[str, ...] = ()
 
 
 def replace(checkpoint: Checkpoint, tensors: State) -> Checkpoint:
@@ -55,6 +66,13 @@ def replace(checkpoint: Checkpoint, tensors: State) -> Checkpoint:
     unknown = [name for name in tensors if name not in checkpoint.tensors]
     if unknown:
         raise CheckpointError(f"the file holds no {listing(unknown)}: only its own tensors change")
+    if checkpoint.parts:
+        parts = tuple(
+            replace(part, {name: tensors[name] for name in part.tensors if name in tensors})
+            for part in checkpoint.parts
+        )
+        both = joined(parts)
+        return dataclasses.replace(checkpoint, parts=parts, tree=both, tensors=both)
     flat = at(checkpoint.tree, checkpoint.wrapper)
     values = {name: _fitted(name, tensor, flat[name]) for name, tensor in tensors.items()}
     return dataclasses.replace(
@@ -62,6 +80,11 @@ def replace(checkpoint: Checkpoint, tensors: State) -> Checkpoint:
         tree=updated(checkpoint.tree, checkpoint.wrapper, values),
         tensors=checkpoint.tensors | {name: value.detach() for name, value in values.items()},
     )
+
+
+def joined(parts: Sequence[Checkpoint]) -> dict[str, Tensor]:
+    """The tensors of all weight files of a folder."""
+    return {name: tensor for part in parts for name, tensor in part.tensors.items()}
 
 
 def _fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sslpurify.checkpoint import safetensors_file, torch_file
-from sslpurify.checkpoint.checkpoint import Checkpoint
+from sslpurify.checkpoint.checkpoint import Checkpoint, joined
+from sslpurify.checkpoint.folder import digest, require_partition, survey
 from sslpurify.checkpoint.pickles import require_plain
 from sslpurify.checkpoint.sniff import Container, sniff
 from sslpurify.checkpoint.tree import at, require_bounded, require_data, state_dicts
@@ -22,13 +23,42 @@ def read(path: Path) -> Checkpoint:
     """Reads a checkpoint; its suffix does not matter, and nothing in it is executed.
 
     Args:
-        path: A safetensors file, or what ``torch.save`` writes or wrote before version 1.6.
+        path: A safetensors file, or what ``torch.save`` writes or wrote before version 1.6; or a
+            folder of Hugging Face or open_clip that holds such files.
 
     Raises:
         CheckpointError: There is no such file, it is something else, it is damaged, or its
             weights cannot be weights (NaN, infinity, sparse, complex, negative variances).
-        UnsafeInputError: It names code, is a program, or would need more memory than its size.
+        UnsafeInputError: It names code, is a program, leaves its folder, or would need more
+            memory than its size.
     """
+    return _read_folder(path) if path.is_dir() else _read_file(path)
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    with _about(path):
+        folder = survey(path)
+    parts = tuple(_read_file(path / name) for name in folder.weights)
+    with _about(path):
+        require_partition(folder, {part.path.name: part.tensors for part in parts})
+    tensors = joined(parts)
+    return Checkpoint(
+        path=path,
+        sha256=digest({part.path.name: part.sha256 for part in parts}),
+        container=parts[0].container,
+        tree=tensors,
+        wrapper=(),
+        tensors=tensors,
+        metadata={},
+        siblings=tuple(place for part in parts for place in part.siblings),
+        parts=parts,
+        config=folder.config,
+        carried=folder.carried,
+        left_out=folder.left_out,
+    )
+
+
+def _read_file(path: Path) -> Checkpoint:
     with _about(path), _opened(path) as file:
         container, tree, metadata = _contents(file, path)
         require_data(tree)
@@ -82,8 +112,6 @@ def _opened(path: Path) -> Generator[BufferedReader]:
     if "\0" in str(path):
         raise CheckpointError("not a file name")
     mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise CheckpointError("a folder: name the checkpoint file inside it")
     if not stat.S_ISREG(mode):
         # Opening a pipe would wait for ever, reading a device would never end.
         raise CheckpointError("not a regular file")

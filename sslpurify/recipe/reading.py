@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from sslpurify.data.folder import printable
 from sslpurify.errors import ConfigError, SslPurifyError
 from sslpurify.recipe.schema import RECIPES, Recipe
-from sslpurify.recipe.strict_yaml import MAX_BYTES, parse
+from sslpurify.strict_yaml import MAX_BYTES, parse
 
 R = TypeVar("R", bound=BaseModel)
 

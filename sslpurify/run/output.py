@@ -77,13 +77,14 @@ def save_run(
         The report without the origin.
     """
     word = "purified" if isinstance(recipe, PurifyRecipe) else "victim"
-    name = f"{recipe.checkpoint.stem}.{word}{recipe.checkpoint.suffix}"
+    stem = f"{recipe.checkpoint.stem}.{word}"
+    name = stem + recipe.checkpoint.suffix
     configuration = dump(recipe)
     sha256 = write(restore(weights.checkpoint, weights.layout, state), folder / name)
     origin = provenance(weights.checkpoint, images, compute, configuration, recipe.seed)
     report = {"output": str(recipe.out / name), "sha256": sha256, **facts}
     left_out = {"unreadable": [str(file) for file in images.unreadable]}
-    _save_json({"file": name, "sha256": sha256, **origin}, (folder / name).with_suffix(".json"))
+    _save_json({"file": name, "sha256": sha256, **origin}, folder / f"{stem}.json")
     _save_json({**report, **left_out, "origin": origin}, folder / "report.json")
     (folder / "config.yaml").write_text(configuration, "utf-8")
     return report

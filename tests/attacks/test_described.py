@@ -124,6 +124,7 @@ def test_another_size_is_said_with_both_sizes(tmp_path, text, reason):
         ("just text", ["trigger.yaml: "]),
         ("{kind: patch, rows: [0", ["not valid YAML"]),
         ("kind: \x07", ["not valid YAML"]),
+        ("{kind: patch, rows: [0, 1], rows: [0, 9]}", ["'rows' already stands in line 1"]),
     ],
 )
 def test_all_faults_of_a_description_are_named(tmp_path, text, reasons):
