@@ -1,8 +1,19 @@
 """Bytes to weights and back: the only room that opens untrusted checkpoints."""
 
-from sslpurify.checkpoint.checkpoint import Checkpoint, replace
+from sslpurify.checkpoint.checkpoint import Checkpoint, new, replace
 from sslpurify.checkpoint.read import read
 from sslpurify.checkpoint.sniff import Container
+from sslpurify.checkpoint.strict_json import parse as parse_json
+from sslpurify.checkpoint.strict_json import read_json
 from sslpurify.checkpoint.write import write
 
-__all__ = ["Checkpoint", "Container", "read", "replace", "write"]
+__all__ = [
+    "Checkpoint",
+    "Container",
+    "new",
+    "parse_json",
+    "read",
+    "read_json",
+    "replace",
+    "write",
+]

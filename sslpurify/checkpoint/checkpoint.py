@@ -52,6 +52,12 @@ class Checkpoint:
     left_out: tuple[str, ...] = ()
 
 
+def new(tensors: State) -> Checkpoint:
+    """A checkpoint that comes from no file, to be written as safetensors."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return Checkpoint(Path(), "", "safetensors", kept, (), kept, {"format": "pt"})
+
+
 def replace(checkpoint: Checkpoint, tensors: State) -> Checkpoint:
     """A checkpoint with new values under existing names, cast to the file's dtypes.
 

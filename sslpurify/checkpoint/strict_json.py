@@ -1,11 +1,32 @@
 """JSON from strangers: bounded, and no key that silently replaces another."""
 
 import json
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sslpurify.errors import CheckpointError, UnsafeInputError
 
 _MAX_DEPTH = 32
+_MAX_BYTES = 4 * 1024**2
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; see `parse`.
+
+    Raises:
+        CheckpointError: There is no such file, or it is no JSON object.
+        UnsafeInputError: It is larger than any configuration, or nested too deep.
+    """
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > _MAX_BYTES:
+        raise UnsafeInputError(f"{path}: larger than any configuration ({_MAX_BYTES:,} bytes)")
+    return parse(data, str(path))
 
 
 def parse(data: bytes, what: str) -> dict[str, Any]:

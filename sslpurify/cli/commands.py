@@ -19,10 +19,13 @@ from sslpurify.cli.options import (
     Json,
     Mean,
     Out,
+    QuickGelu,
     Seed,
     Set,
     Size,
     Std,
+    TextFrom,
+    Tokenizer,
     Verbose,
 )
 from sslpurify.errors import CheckpointError
@@ -82,7 +85,23 @@ def inspect(
 def purify(
     checkpoint: Checkpoint = None,
     arch: Arch = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of clean images, no labels.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Clean images: a folder, a CSV or TSV with captions, webdataset tars."),
+    ] = None,
+    dataset_type: Annotated[
+        str | None,
+        typer.Option(help="auto, images, csv, webdataset, class-folders.  [default: auto]"),
+    ] = None,
+    csv_img_key: Annotated[
+        str | None, typer.Option(help="Column of image paths.  [default: filepath]")
+    ] = None,
+    csv_caption_key: Annotated[
+        str | None, typer.Option(help="Column of captions.  [default: title]")
+    ] = None,
+    csv_separator: Annotated[
+        str | None, typer.Option(help="Between columns; found out unless given.")
+    ] = None,
     out: Out = None,
     method: Annotated[str | None, typer.Option(help="The method.  [default: tsc]")] = None,
     config: Config = None,
@@ -92,6 +111,9 @@ def purify(
     image_mean: Mean = None,
     image_std: Std = None,
     image_size: Size = None,
+    quick_gelu: QuickGelu = None,
+    text_from: TextFrom = None,
+    tokenizer: Tokenizer = None,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = None,
@@ -128,7 +150,16 @@ def evaluate(
     target: Annotated[str | None, typer.Option(help="The trigger's class, by name.")] = None,
     probes: Annotated[
         str | None,
-        typer.Option("--probe", help="knn, linear, mlp; several by commas.  [default: knn]"),
+        typer.Option(
+            "--probe", help="knn, linear, mlp, zeroshot; several by commas.  [default: knn]"
+        ),
+    ] = None,
+    classnames: Annotated[
+        str | None,
+        typer.Option(help="For zeroshot: a set's name (cifar10, ...) or a file, a name a line."),
+    ] = None,
+    prompt_templates: Annotated[
+        str | None, typer.Option(help="For zeroshot: a set's name or a file, a template a line.")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="exclude-target or all.  [default: exclude-target]")
@@ -140,6 +171,9 @@ def evaluate(
     image_mean: Mean = None,
     image_std: Std = None,
     image_size: Size = None,
+    quick_gelu: QuickGelu = None,
+    text_from: TextFrom = None,
+    tokenizer: Tokenizer = None,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = None,
@@ -176,6 +210,27 @@ def attack(
 
         wanted = recipe.load(recipe.AttackRecipe, recipe_file, settings=settings or (), flags=flags)
         show(run.attack(wanted, listener), as_json)
+
+
+@app.command()
+def pretrain(
+    recipe_file: Annotated[Path, typer.Argument(help="A recipe.", metavar="RECIPE.yaml")],
+    settings: Set = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+    verbose: Verbose = None,
+) -> None:
+    """Train an encoder from scratch, to attack and to practise on."""
+    flags = {"seed": seed, "device": device}
+    with edge(as_json, debug), telling(verbose) as listener:
+        from sslpurify import recipe, run
+
+        wanted = recipe.load(
+            recipe.PretrainRecipe, recipe_file, settings=settings or (), flags=flags
+        )
+        show(run.pretrain(wanted, listener), as_json)
 
 
 @recipes.command("list")

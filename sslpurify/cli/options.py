@@ -20,6 +20,20 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.  [def
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.  [default: auto]")]
 Mean = Annotated[Triple | None, typer.Option(metavar="R G B", help="Normalization: means.")]
 Std = Annotated[Triple | None, typer.Option(metavar="R G B", help="Normalization: deviations.")]
+QuickGelu = Annotated[
+    bool | None,
+    typer.Option(
+        "--force-quick-gelu/--no-force-quick-gelu",
+        help="Activation of an open_clip model, where its name leaves it open.",
+        show_default=False,
+    ),
+]
+TextFrom = Annotated[
+    Path | None, typer.Option(help="Checkpoint whose text tower is used, if this one has none.")
+]
+Tokenizer = Annotated[
+    Path | None, typer.Option(help="Folder with the tokenizer's files, if none is at hand.")
+]
 Size = Annotated[
     int | None, typer.Option("--force-image-size", help="Side of the images in pixels.")
 ]

@@ -2,11 +2,12 @@
 
 from sslpurify.curves.batchnorm import reestimate
 from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
-from sslpurify.curves.descent import Objective, Schedule, backward, descend
+from sslpurify.curves.descent import Batch, Objective, Schedule, backward, descend
 from sslpurify.curves.fit import fit_bend
 from sslpurify.curves.profile import Point, Profile, survey
 
 __all__ = [
+    "Batch",
     "BezierCurve",
     "Objective",
     "Point",

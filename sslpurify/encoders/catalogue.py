@@ -19,7 +19,7 @@ from sslpurify.types import State
 
 FORMS = (
     "simclr/resnet18 (34, 50, -wN, -cifar), open_clip/<name> or open_clip/<config.json>, hf (a "
-    "folder with config.json), torchvision/vit_b_16, timm/vit_small_patch16_224"
+    "folder with config.json or open_clip_config.json), torchvision/vit_b_16, timm/vit_small_patch16_224"
 )
 _USUAL_VITS = (
     *(f"torchvision/vit_{size}" for size in ("b_16", "b_32", "l_16", "l_32", "h_14")),
@@ -63,10 +63,13 @@ def create(
     if family == "hf":
         if config is None:
             raise ConfigError("--arch hf is for a folder with a config.json; name that folder")
-        return hf_encoder(config, tokenizer=tokenizer, **look)
-    if family != "open_clip" or not rest:
+        if "model_cfg" not in config:
+            return hf_encoder(config, tokenizer=tokenizer, **look)
+        described = config["model_cfg"]
+    elif family == "open_clip" and rest:
+        described = _described(rest)
+    else:
         raise ConfigError(f"unknown architecture {architecture!r}; known are {FORMS}")
-    described = _described(rest)
     tokenize = None
     if tokenizer is not None:
         length = described.get("text_cfg", {}).get("context_length", 77)

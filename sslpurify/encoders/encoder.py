@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sslpurify.encoders.head import HeadLayout, projection_head
+from sslpurify.encoders.seeded import seeded
 from sslpurify.encoders.text import TextSide
 from sslpurify.symmetry.spec import PermutationSpec, Shapes, fixed_axes
 from sslpurify.types import State
@@ -70,16 +71,6 @@ class Network(nn.Module):
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self.state_dict().items()
         }
-
-
-N = TypeVar("N", bound=nn.Module)
-
-
-def seeded(make: Callable[[], N], seed: int) -> N:
-    """What ``make`` makes, with initial weights that are a function of ``seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # and not the GPUs', which are not forked
-        return make()
 
 
 @dataclass(frozen=True)

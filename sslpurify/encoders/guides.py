@@ -85,8 +85,8 @@ class CaptionGuide:
         embedding, captions = outputs[0].embedding, self.captions
         said = captions.drawn(indices, draws).to(embedding.device)
         if captions.bias is None:
-            return info_nce(captions.scale)(embedding, said)
-        return siglip(captions.scale, captions.bias)(embedding, said)
+            return info_nce(embedding, said, captions.scale)
+        return siglip(embedding, said, captions.scale, captions.bias)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslpurify.encoders.seeded import seeded
 from sslpurify.symmetry.spec import Shapes
 from sslpurify.types import Listener, State, Step, silent
 
@@ -70,9 +71,13 @@ class TextSide:
     tokenize: Tokenize
     names: Callable[[str], tuple[str, ...]]
 
+    def fresh(self, seed: int) -> TextTower:
+        """A tower with initial weights that are a function of ``seed``."""
+        return seeded(self.make, seed)
+
     def load(self, state: State) -> TextTower:
         """A tower that holds a copy of ``state``, in evaluation mode and frozen."""
-        tower = self.make()
+        tower = self.fresh(0)
         tower.load_state_dict(dict(state))
         return tower.eval().requires_grad_(requires_grad=False)
 

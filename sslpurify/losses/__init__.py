@@ -1,4 +1,4 @@
-"""Label-free losses behind one call shape: two batches of embeddings in, one scalar out."""
+"""Label-free losses, taken from the libraries that users train with."""
 
 from sslpurify.losses.contrastive import Loss, info_nce, nt_xent, siglip, soft_targets
 

@@ -31,41 +31,46 @@ def nt_xent(temperature: float = 0.5) -> Loss:
     return _in_float32(NTXentLoss(temperature=temperature), "NT-Xent")
 
 
-def info_nce(scale: float) -> Loss:
-    """Symmetric InfoNCE of image and caption embeddings (Radford et al. 2021), by open_clip.
+def info_nce(
+    images: Float[Tensor, "n d"], captions: Float[Tensor, "n d"], scale: Tensor | float
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE of images and their captions (Radford et al. 2021), by open_clip.
 
     Args:
-        scale: Multiplies the cosine similarities: exp of CLIP's ``logit_scale``; above 0.
-
-    Returns:
-        A loss over at least 2 pairs of embeddings of any length, computed in float32.
+        images: Embeddings of at least 2 images, of any length.
+        captions: Of their captions, in the same order.
+        scale: Multiplies the cosine similarities: exp of CLIP's ``logit_scale``.
 
     Raises:
-        ValueError: The scale is not positive.
+        ValueError: There is only one pair, which has no negatives.
     """
-    if scale <= 0:
-        raise ValueError(f"the scale of InfoNCE must be above 0, not {scale}")
     criterion = ClipLoss()
-    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale), "InfoNCE")
+    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale), "InfoNCE")(
+        images, captions
+    )
 
 
-def siglip(scale: float, bias: float) -> Loss:
+def siglip(
+    images: Float[Tensor, "n d"],
+    captions: Float[Tensor, "n d"],
+    scale: Tensor | float,
+    bias: Tensor | float,
+) -> Float[Tensor, ""]:
     """The pairwise sigmoid loss of SigLIP (Zhai et al. 2023, algorithm 1), by open_clip.
 
     Args:
-        scale: Multiplies the cosine similarities; above 0.
-        bias: Added to the logits.
-
-    Returns:
-        A loss over at least 2 pairs of embeddings of any length, computed in float32.
+        images: Embeddings of at least 2 images, of any length.
+        captions: Of their captions, in the same order.
+        scale: Multiplies the cosine similarities.
+        bias: Added to the scaled similarities.
 
     Raises:
-        ValueError: The scale is not positive.
+        ValueError: There is only one pair, which has no negatives.
     """
-    if scale <= 0:
-        raise ValueError(f"the scale of SigLIP's loss must be above 0, not {scale}")
     criterion = SigLipLoss()
-    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale, bias), "SigLIP's loss")
+    return _in_float32(lambda a, b: criterion(_unit(a), _unit(b), scale, bias), "SigLIP's loss")(
+        images, captions
+    )
 
 
 def soft_targets(

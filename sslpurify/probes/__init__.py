@@ -15,7 +15,7 @@ from sslpurify.probes.metrics import (
     wilson,
 )
 from sslpurify.probes.mlp import MlpSettings, mlp_predict
-from sslpurify.probes.predict import ProbeName, ProbeSettings, predict
+from sslpurify.probes.predict import Probe, ProbeName, ProbeSettings, predict
 
 __all__ = [
     "Gate",
@@ -23,6 +23,7 @@ __all__ = [
     "LinearSettings",
     "Measurement",
     "MlpSettings",
+    "Probe",
     "ProbeName",
     "ProbeSettings",
     "Protocol",

@@ -11,6 +11,10 @@ from sslpurify.probes.linear import LinearSettings, linear_predict
 from sslpurify.probes.mlp import MlpSettings, mlp_predict
 
 ProbeName = Literal["knn", "linear", "mlp"]
+"""Probes that learn from a bank of labelled embeddings."""
+
+Probe = Literal["knn", "linear", "mlp", "zeroshot"]
+"""All of them; ``zeroshot`` learns from the names of the classes."""
 
 
 class ProbeSettings(BaseModel):

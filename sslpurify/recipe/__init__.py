@@ -6,6 +6,9 @@ from sslpurify.recipe.schema import (
     DemoRecipe,
     EncoderChoice,
     EvaluateRecipe,
+    Measuring,
+    Pairs,
+    PretrainRecipe,
     PurifyRecipe,
 )
 
@@ -14,6 +17,9 @@ __all__ = [
     "DemoRecipe",
     "EncoderChoice",
     "EvaluateRecipe",
+    "Measuring",
+    "Pairs",
+    "PretrainRecipe",
     "PurifyRecipe",
     "check",
     "dump",

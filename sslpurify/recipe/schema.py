@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sslpurify.attacks import BadEncoderSettings
+from sslpurify.attacks import BadEncoderSettings, PairPoisoningSettings
+from sslpurify.pretrain import ClipSettings, SimclrSettings
 from sslpurify.probes import (
     Gate,
     KnnSettings,
     LinearSettings,
     MlpSettings,
-    ProbeName,
+    Probe,
     ProbeSettings,
     Protocol,
 )
@@ -44,7 +45,6 @@ class EncoderChoice(BaseModel):
 
     Attributes:
         arch: Architecture, e.g. ``simclr/resnet18-cifar``.
-        checkpoint: The file with the encoder's weights.
         image_size: Side of the images in pixels; None: 32 for the ``-cifar`` stems, otherwise the
             images' own size.
         image_mean: Mean of each channel, in [0, 1]; None: CIFAR-10's up to 64 px, ImageNet's above.
@@ -61,7 +61,6 @@ class EncoderChoice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
-    checkpoint: Path
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     image_mean: Channels | None = None
     image_std: tuple[Deviation, Deviation, Deviation] | None = None
@@ -78,20 +77,47 @@ class EncoderChoice(BaseModel):
         return self
 
 
-class PurifyRecipe(EncoderChoice):
+DatasetType = Literal["auto", "images", "csv", "webdataset", "class-folders"]
+
+
+class Pairs(EncoderChoice):
+    """What is trained on: images, with captions or without.
+
+    Attributes:
+        data: Folder of images, table (.csv, .tsv) of images and captions, or webdataset tars.
+        dataset_type: How ``data`` is stored. ``auto``: tables and tars by their suffix, a folder as
+            images without captions. ``class-folders`` makes captions of the folders' names.
+        csv_img_key: The table's column of image paths.
+        csv_caption_key: The table's column of captions.
+        csv_separator: What separates the table's columns; None finds out.
+        templates: Of class folders: a built-in set's name, or a file with one template a line.
+        limit: Draw this many at random; None: all.
+    """
+
+    data: Path
+    dataset_type: DatasetType = "auto"
+    csv_img_key: str = "filepath"
+    csv_caption_key: str = "title"
+    csv_separator: str | None = None
+    templates: str | None = None
+    limit: Count | None = None
+
+
+class PurifyRecipe(Pairs):
     """Takes the backdoor out of an encoder.
 
     Attributes:
-        data: Folder of clean images, no labels.
-        limit: Draw this many of the images at random; None: all.
+        checkpoint: The file or folder with the encoder's weights.
+        prompts: For a CLIP and images without captions: a file of prompts, one a line, that the
+            images are described by; None: about a thousand everyday things.
         out: Folder for the purified checkpoint and the evidence; must not exist or be empty.
         method: The purification method.
         tsc: Settings of two-stage symmetry connectivity.
     """
 
     verb: Literal["purify"] = "purify"
-    data: Path
-    limit: Count | None = None
+    checkpoint: Path
+    prompts: Path | None = None
     out: Path
     method: Literal["tsc"] = "tsc"
     tsc: TscSettings = TscSettings()
@@ -101,22 +127,29 @@ class Measuring(EncoderChoice):
     """What is measured on: labelled images for the probes.
 
     Attributes:
-        train: Folder with one folder of images per class: the probe's bank.
+        train: Folder with one folder of images per class: the probe's bank. Zero-shot needs none.
         test: The same for the images that are classified.
         train_per_class: Images taken from each class of ``train``; None: all.
         test_per_class: The same for ``test``.
         trigger_index: Which trigger of an npz that holds several.
+        classnames: What the classes are called in prompts: a built-in set's name (cifar10, cifar100,
+            gtsrb, svhn, stl10, food101, imagenet) or a file with one name a line, in the order of
+            the class folders; None: as the folders are called.
+        prompt_templates: A built-in set's name, or a file with one template a line; None: those of
+            ``classnames``, or "a photo of a {}."
         protocol: Whether test images of the target class count towards the attack success rate.
         knn: Settings of the kNN probe.
         linear: Settings of the linear probe.
         mlp: Settings of the MLP probe.
     """
 
-    train: Path
+    train: Path | None = None
     test: Path
     train_per_class: Count | None = None
     test_per_class: Count | None = None
     trigger_index: Annotated[int, Field(ge=0)] = 0
+    classnames: str | None = None
+    prompt_templates: str | None = None
     protocol: Protocol = "exclude-target"
     knn: KnnSettings = KnnSettings()
     linear: LinearSettings = LinearSettings()
@@ -132,6 +165,7 @@ class EvaluateRecipe(Measuring):
     """Measures an encoder, beside the one before purification and one never attacked.
 
     Attributes:
+        checkpoint: The file or folder with the encoder's weights.
         before: The checkpoint before purification, for a second row.
         reference: A checkpoint that was never attacked: its attack success rate is the floor.
         trigger: A built-in trigger's name, or a file: npz, picture or YAML.
@@ -140,13 +174,20 @@ class EvaluateRecipe(Measuring):
     """
 
     verb: Literal["evaluate"] = "evaluate"
+    checkpoint: Path
     before: Path | None = None
     reference: Path | None = None
     trigger: str | None = None
     target: ClassName | None = None
     probes: Annotated[
-        tuple[ProbeName, ...], Field(min_length=1), BeforeValidator(_split_by_commas)
+        tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)
     ] = ("knn",)
+
+    @model_validator(mode="after")
+    def _probes_have_a_bank(self) -> "EvaluateRecipe":
+        if self.train is None and set(self.probes) != {"zeroshot"}:
+            raise ValueError("train is missing: every probe but zeroshot learns from its images")
+        return self
 
     @model_validator(mode="after")
     def _trigger_has_target(self) -> "EvaluateRecipe":
@@ -155,41 +196,68 @@ class EvaluateRecipe(Measuring):
         return self
 
 
-class AttackRecipe(Measuring):
+class AttackRecipe(Measuring, Pairs):
     """Makes a victim to test purification on, and proves that the attack took hold.
 
     Attributes:
-        data: Folder of shadow images, no labels.
-        limit: Draw this many of the images at random; None: all.
+        checkpoint: The file or folder with the clean encoder's weights.
         out: Folder for the victim's checkpoint; must not exist or be empty.
         method: The attack.
+        probe: What the gate is measured by.
         trigger: A built-in trigger's name, or a file: npz, picture or YAML.
         target: The class that triggered images are pulled to.
-        reference_image: Image of the target class that triggered images are pulled to (a picture
-            or an npz), or ``auto``: the training image of the target class that the clean
-            encoder is surest of.
+        reference_image: BadEncoder's image of the target class that triggered images are pulled to
+            (a picture or an npz), or ``auto``: the training image of the target class that the
+            clean encoder is surest of.
         reference_index: Which image of an npz that holds several.
         badencoder: Settings of BadEncoder.
+        pair_poisoning: Settings of pair poisoning.
         gate: What the victim must reach.
     """
 
     verb: Literal["attack"] = "attack"
-    data: Path
-    limit: Count | None = None
+    checkpoint: Path
     out: Path
-    method: Literal["badencoder"] = "badencoder"
+    method: Literal["badencoder", "pair-poisoning"] = "badencoder"
+    probe: Literal["knn", "zeroshot"] = "knn"
     trigger: str
     target: ClassName
     reference_image: str = "auto"
     reference_index: Annotated[int, Field(ge=0)] = 0
     badencoder: BadEncoderSettings = BadEncoderSettings()
+    pair_poisoning: PairPoisoningSettings = PairPoisoningSettings()
     gate: Gate = Gate(max_accuracy_drop=0.02)
+
+    @model_validator(mode="after")
+    def _measures_with_a_bank(self) -> "AttackRecipe":
+        reference = self.method == "badencoder" and self.reference_image == "auto"
+        if self.train is None and (self.probe != "zeroshot" or reference):
+            raise ValueError("train is missing: the probe or the choice of a reference needs it")
+        return self
+
+
+class PretrainRecipe(Pairs):
+    """Trains an encoder from scratch, to attack and to practise on.
+
+    Attributes:
+        out: Folder for the checkpoint; must not exist or be empty.
+        method: ``simclr`` for images alone, ``clip`` for images with captions.
+        simclr: Settings of SimCLR pre-training.
+        clip: Settings of CLIP training.
+    """
+
+    verb: Literal["pretrain"] = "pretrain"
+    out: Path
+    method: Literal["simclr", "clip"]
+    simclr: SimclrSettings = SimclrSettings()
+    clip: ClipSettings = ClipSettings()
 
 
 class DemoRecipe(EncoderChoice):
     """What the embedded demonstration consists of.
 
     Attributes:
+        checkpoint: The embedded victim.
         classes: Names of the classes, in the order of the images' labels.
         trigger: The trigger that the embedded victim was poisoned with.
         target: The class it was poisoned towards.
@@ -198,6 +266,7 @@ class DemoRecipe(EncoderChoice):
     """
 
     verb: Literal["demo"] = "demo"
+    checkpoint: Path
     classes: tuple[str, ...]
     trigger: str
     target: ClassName
@@ -205,9 +274,10 @@ class DemoRecipe(EncoderChoice):
     tsc: TscSettings = TscSettings()
 
 
-Recipe = PurifyRecipe | EvaluateRecipe | AttackRecipe
+Recipe = PurifyRecipe | EvaluateRecipe | AttackRecipe | PretrainRecipe
 RECIPES: dict[str, type[Recipe]] = {
     "purify": PurifyRecipe,
     "evaluate": EvaluateRecipe,
     "attack": AttackRecipe,
+    "pretrain": PretrainRecipe,
 }

@@ -71,19 +71,19 @@ def _version(name: str) -> str:
 
 
 def provenance(
-    parent: Checkpoint, images: ImageSet, compute: Compute, recipe: str, seed: int
+    parent: Checkpoint | None, images: ImageSet, compute: Compute, recipe: str, seed: int
 ) -> dict[str, Any]:
     """How a checkpoint was made, to be kept beside it.
 
     Args:
-        parent: The file it was made from.
+        parent: The file or folder it was made from; None: random weights.
         images: The images it was made with.
         compute: Where networks ran, and in which precision.
         recipe: The resolved recipe's text.
         seed: Seed of every random draw.
     """
     return {
-        "parent": {"file": parent.path.name, "sha256": parent.sha256},
+        "parent": parent and {"file": parent.path.name, "sha256": parent.sha256},
         "data": {"images": len(images), "size": images.size, "sha256": images.digest()},
         "seed": seed,
         "device": str(compute.device),

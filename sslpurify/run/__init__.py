@@ -6,6 +6,7 @@ from sslpurify.run.evaluation import evaluate
 from sslpurify.run.inspection import inspect
 from sslpurify.run.machine import doctor
 from sslpurify.run.poisoning import attack
+from sslpurify.run.pretraining import pretrain
 from sslpurify.run.purification import purify
 from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show_recipe
 
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "list_recipes",
+    "pretrain",
     "purify",
     "show_recipe",
 ]

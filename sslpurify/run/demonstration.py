@@ -15,6 +15,7 @@ from sslpurify.probes import ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
+from sslpurify.run.clean import Clean
 from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
 from sslpurify.run.loading import completed, encoder_of, read_weights
 from sslpurify.run.output import staged, unused
@@ -50,12 +51,13 @@ def demo(
     flags = {"checkpoint": embedded / "victim.safetensors", "seed": seed, "device": device}
     recipe = load(DemoRecipe, embedded / "demo.yaml", flags=flags)
     images = read_demo_images(embedded / "images.npz", recipe.classes)
-    victim = read_weights(recipe.checkpoint, recipe.arch)
-    clean = read_weights(embedded / "reference.safetensors", recipe.arch)
+    victim = read_weights(recipe.checkpoint, recipe)
+    clean = read_weights(embedded / "reference.safetensors", recipe)
     encoder = encoder_of(recipe, images.clean.size, victim)
     bench = Bench(
         images.bank,
         images.test,
+        None,
         read_trigger(recipe.trigger, images.clean.size),
         class_index(recipe.target, recipe.classes),
         "exclude-target",
@@ -71,7 +73,9 @@ def demo(
     with staged(out) as folder:
         before = rows("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
-        purified, data = purify_into(folder, wanted, encoder, victim, images.clean, listener)
+        purified, data = purify_into(
+            folder, wanted, encoder, victim, Clean(images.clean, None), listener
+        )
         after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
         reference = rows("reference", completed(other, clean), other)

@@ -3,8 +3,9 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,11 +14,11 @@ from torch import Tensor
 from sslpurify.attacks import Trigger, read_trigger
 from sslpurify.compute import Compute, choose
 from sslpurify.data import ImageSet, LabelledImages, read_labelled
-from sslpurify.encoders import Network, Transform, embed
+from sslpurify.encoders import Encoder, Network, Transform, embed
 from sslpurify.errors import ConfigError, DataError
 from sslpurify.probes import (
     Measurement,
-    ProbeName,
+    Probe,
     ProbeSettings,
     Protocol,
     Rate,
@@ -25,10 +26,12 @@ from sslpurify.probes import (
     clean_accuracy,
     near_chance,
     predict,
+    zeroshot_predict,
 )
 from sslpurify.recipe import AttackRecipe, EvaluateRecipe
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
+from sslpurify.run.classes import class_embeddings, prompts_of
 from sslpurify.run.loading import (
     Weights,
     completed,
@@ -47,8 +50,9 @@ class Bench:
     """What encoders are measured on.
 
     Args:
-        bank: The probe's images.
+        bank: The probes' images; None: there is only zero-shot.
         test: The images to classify; same classes, same size.
+        prompts: Of every class, for zero-shot; None: it is not asked for.
         trigger: Laid on the test images for the attack success rate; None: no such rate.
         target: Index of the trigger's class.
         protocol: Whether test images of the target class count.
@@ -56,18 +60,26 @@ class Bench:
         seed: Of the probes that draw something.
     """
 
-    bank: LabelledImages
+    bank: LabelledImages | None
     test: LabelledImages
+    prompts: tuple[tuple[str, ...], ...] | None
     trigger: Trigger | None
     target: int
     protocol: Protocol
     settings: ProbeSettings
     seed: int
 
-    def predict(self, probe: ProbeName, bank: Tensor, queries: Tensor) -> Tensor:
-        """The classes that a probe, having learnt from the bank's embeddings, gives to queries."""
-        classes = len(self.bank.classes)
-        return predict(probe, bank, self.bank.labels, queries, classes, self.seed, self.settings)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.test.classes
+
+    def predict(self, probe: Probe, features: "Features", queries: Tensor) -> Tensor:
+        """The classes that a probe gives to queries, from what an encoder makes of the bench."""
+        if probe == "zeroshot":
+            return zeroshot_predict(needed(features.classes, "class embeddings"), queries)
+        bank, labels = needed(features.bank, "a bank"), needed(self.bank, "a bank").labels
+        return predict(probe, bank, labels, queries, len(self.classes), self.seed, self.settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +87,26 @@ class Features:
     """One encoder's embeddings of a bench.
 
     Args:
-        bank: Of the probe's images.
+        bank: Of the probes' images; None where there are none.
         test: Of the test images.
         triggered: Of the same with the trigger; None where there is none.
+        classes: Of the classes' prompts; None where zero-shot is not asked for.
     """
 
-    bank: Float[Tensor, "n d"]
+    bank: Float[Tensor, "n d"] | None
     test: Float[Tensor, "m d"]
     triggered: Float[Tensor, "m d"] | None
+    classes: Float[Tensor, "c d"] | None = None
+
+
+T = TypeVar("T")
+
+
+def needed(value: T | None, what: str) -> T:
+    """The value, which the recipe has made sure of."""
+    if value is None:
+        raise ValueError(f"this probe needs {what}")
+    return value
 
 
 def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
@@ -99,16 +123,19 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
         "reference": recipe.reference,
     }
     files: dict[Which, Weights] = {
-        which: read_weights(path, recipe.arch) for which, path in paths.items() if path
+        which: read_weights(path, recipe) for which, path in paths.items() if path
     }
-    bench = set_up(recipe, listener)
-    encoder = encoder_of(recipe, bench.bank.images.size, files["after"])
-    tell_decisions(recipe, encoder)
+    bench = set_up(recipe, wanted_size(recipe, files["after"]), recipe.probes, listener)
+    size = bench.test.images.size
+    tell_decisions(recipe, encoder_of(recipe, size, files["after"]))
     rows: list[Row] = []
     for which, weights in files.items():
-        encoder = encoder_of(recipe, bench.bank.images.size, weights)
+        encoder = encoder_of(recipe, size, weights)
         network = encoder.load(completed(encoder, weights))
         features = see(network, bench, compute, which, listener)
+        if bench.prompts is not None:
+            named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
+            features = replace(features, classes=named)
         rows += rows_of(which, measure(features, bench, recipe.probes), bench)
     evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
     names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
@@ -117,7 +144,7 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
 
 def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> list[Row]:
     """One encoder's rows of the table; warns where the clean accuracy is near chance."""
-    classes = len(bench.bank.classes)
+    classes = len(bench.classes)
     for probe, measurement in measured.items():
         if near_chance(measurement.clean_accuracy, classes):
             _warn_near_chance(which, probe, measurement.clean_accuracy, classes)
@@ -127,30 +154,51 @@ def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> 
     ]
 
 
-def set_up(recipe: EvaluateRecipe | AttackRecipe, listener: Listener) -> Bench:
+def set_up(
+    recipe: EvaluateRecipe | AttackRecipe,
+    size: int | None,
+    probes: Sequence[Probe],
+    listener: Listener,
+) -> Bench:
     """Read the images and the trigger that a recipe measures with.
+
+    Args:
+        recipe: Names them.
+        size: Height and width of the images; None: their own.
+        probes: What will be asked for.
+        listener: Told about the reading.
 
     Raises:
         ConfigError: The target is none of the classes.
         DataError: Images or trigger cannot be used, or the two folders' classes differ.
     """
-    bank = read_labelled(
-        recipe.train, wanted_size(recipe), limit_per_class=recipe.train_per_class, listener=listener
-    )
-    size = bank.images.size
+    bank: LabelledImages | None = None
+    if recipe.train is not None:
+        bank = read_labelled(
+            recipe.train, size, limit_per_class=recipe.train_per_class, listener=listener
+        )
+        size = bank.images.size
     test = read_labelled(
         recipe.test, size, limit_per_class=recipe.test_per_class, listener=listener
     )
-    if test.classes != bank.classes:
+    if bank is not None and test.classes != bank.classes:
         differing = sorted(set(test.classes) ^ set(bank.classes))
         raise DataError(
             f"{recipe.train} and {recipe.test} differ in their classes: {', '.join(differing)}"
         )
     trigger = None
     if recipe.trigger is not None:
-        trigger = read_trigger(recipe.trigger, size, recipe.trigger_index)
-    target = class_index(recipe.target, bank.classes)
-    return Bench(bank, test, trigger, target, recipe.protocol, recipe.probe_settings, recipe.seed)
+        trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
+    return Bench(
+        bank,
+        test,
+        prompts_of(recipe, test.classes) if "zeroshot" in probes else None,
+        trigger,
+        class_index(recipe.target, test.classes),
+        recipe.protocol,
+        recipe.probe_settings,
+        recipe.seed,
+    )
 
 
 def class_index(name: str | None, classes: Sequence[str]) -> int:
@@ -184,21 +232,21 @@ def see(
 
     test = bench.test.images
     return Features(
-        seen(bench.bank.images, "bank"),
+        None if bench.bank is None else seen(bench.bank.images, "bank"),
         seen(test, "test"),
         None if bench.trigger is None else seen(test, "triggered", bench.trigger),
     )
 
 
 def measure(
-    features: Features, bench: Bench, probes: Sequence[ProbeName]
+    features: Features, bench: Bench, probes: Sequence[Probe]
 ) -> dict[str, Measurement]:
     """What each probe says of one encoder's features."""
     labels = bench.test.labels
     queries = [features.test, *([] if features.triggered is None else [features.triggered])]
     measured: dict[str, Measurement] = {}
     for probe in probes:
-        predicted = bench.predict(probe, features.bank, torch.cat(queries))
+        predicted = bench.predict(probe, features, torch.cat(queries))
         clean, *triggered = predicted.split(len(labels))
         measured[probe] = Measurement(
             clean_accuracy(clean, labels),

@@ -1,14 +1,15 @@
 """``inspect``: what is in a checkpoint, without running any of it."""
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sslpurify.checkpoint import Checkpoint, read
-from sslpurify.encoders import backbone_shapes, create, guess, locate
-from sslpurify.errors import CheckpointError
+from sslpurify.encoders import Encoder, candidates, create, guess, locate
+from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.report import inspection_table
 from sslpurify.run.answer import Answer
-from sslpurify.run.loading import known
 
 
 def inspect(path: Path, architecture: str | None) -> Answer:
@@ -23,12 +24,12 @@ def inspect(path: Path, architecture: str | None) -> Answer:
         ConfigError: There is no such architecture.
         UnsafeInputError: The file would run code.
     """
-    if architecture is not None:
-        backbone_shapes(architecture)
+    if architecture not in (None, "hf"):
+        create(architecture)
     try:
         checkpoint = read(path)
     except CheckpointError as error:
-        if not path.is_file():
+        if not path.exists():
             raise
         return _answer(format=None, problems=[str(error)])
     return _answer(format=checkpoint.container, **_fitting(checkpoint, architecture))
@@ -36,20 +37,21 @@ def inspect(path: Path, architecture: str | None) -> Answer:
 
 def _fitting(checkpoint: Checkpoint, asked: str | None) -> dict[str, Any]:
     """Which architecture fits: the one asked for, otherwise the best guess."""
-    tensors, architectures = checkpoint.tensors, known(checkpoint.tensors)
-    candidates = guess(tensors, architectures)
-    if not candidates:
+    tensors = checkpoint.tensors
+    known = _known(checkpoint, asked)
+    found = guess(tensors, known.values())
+    if not found:
         return {
             "ignored": list(tensors),
             "problems": ["no known architecture has any of its tensors"],
         }
-    best = candidates[0]
+    best = found[0]
     name, problems = asked or best.architecture, list[str]()
     try:
-        layout = locate(tensors, name, backbone_shapes(name), architectures)
+        layout = locate(tensors, known[name], known.values())
     except CheckpointError as error:
         name, layout, problems = best.architecture, best.layout, [str(error)]
-    groups = create(name).spec.groups if layout else ()
+    groups = known[name].spec.groups if layout else ()
     return {
         "architecture": name,
         "confidence": round(best.confidence, 4),
@@ -57,6 +59,17 @@ def _fitting(checkpoint: Checkpoint, asked: str | None) -> dict[str, Any]:
         "ignored": list(layout.ignored) if layout else list(tensors),
         "problems": problems,
     }
+
+
+def _known(checkpoint: Checkpoint, asked: str | None) -> dict[str, Encoder]:
+    """By name: the architecture asked for, what the folder says it is, and all that may fit."""
+    known = {encoder.name: encoder for encoder in candidates(checkpoint.tensors)}
+    if checkpoint.config is not None:
+        with suppress(ConfigError):  # a model that is not described here
+            known["hf"] = replace(create("hf", config=checkpoint.config), name="hf")
+    if asked is not None and asked not in known:
+        known[asked] = create(asked, config=checkpoint.config)
+    return known
 
 
 def _answer(**facts: Any) -> Answer:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sslpurify.checkpoint import write
+from sslpurify.checkpoint import Checkpoint, new, write
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
 from sslpurify.errors import ConfigError, TrainingError
-from sslpurify.recipe import AttackRecipe, PurifyRecipe, dump
+from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, dump
 from sslpurify.report import provenance
 from sslpurify.run.loading import Weights
 from sslpurify.types import State
@@ -55,7 +55,6 @@ def save_run(
     folder: Path,
     recipe: PurifyRecipe | AttackRecipe,
     weights: Weights,
-    state: State,
     images: ImageSet,
     compute: Compute,
     facts: Mapping[str, Any],
@@ -67,8 +66,7 @@ def save_run(
     Args:
         folder: Where to; it will become the recipe's ``out``.
         recipe: The resolved recipe.
-        weights: The parent.
-        state: The new weights under the encoder's own names.
+        weights: The parent's checkpoint and the new states.
         images: What they were made with.
         compute: Where they were made.
         facts: For the report, beside where the checkpoint lies and its hash.
@@ -77,16 +75,42 @@ def save_run(
         The report without the origin.
     """
     word = "purified" if isinstance(recipe, PurifyRecipe) else "victim"
-    stem = f"{recipe.checkpoint.stem}.{word}"
-    name = stem + recipe.checkpoint.suffix
-    configuration = dump(recipe)
-    sha256 = write(restore(weights.checkpoint, weights.layout, state), folder / name)
-    origin = provenance(weights.checkpoint, images, compute, configuration, recipe.seed)
+    parent = weights.checkpoint
+    made = restore(parent, weights.layout, weights.state, weights.text)
+    name = f"{recipe.checkpoint.stem}.{word}{recipe.checkpoint.suffix}"
+    origin = provenance(parent, images, compute, dump(recipe), recipe.seed)
+    return _save(folder, recipe, made, name, images, origin, facts)
+
+
+def save_new(
+    folder: Path,
+    recipe: PretrainRecipe,
+    tensors: State,
+    images: ImageSet,
+    compute: Compute,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """As `save_run`, for weights without a parent, as ``encoder.safetensors``."""
+    origin = provenance(None, images, compute, dump(recipe), recipe.seed)
+    return _save(folder, recipe, new(tensors), "encoder.safetensors", images, origin, facts)
+
+
+def _save(
+    folder: Path,
+    recipe: PurifyRecipe | AttackRecipe | PretrainRecipe,
+    made: Checkpoint,
+    name: str,
+    images: ImageSet,
+    origin: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    sha256 = write(made, folder / name)
     report = {"output": str(recipe.out / name), "sha256": sha256, **facts}
     left_out = {"unreadable": [str(file) for file in images.unreadable]}
+    stem = name.removesuffix(Path(name).suffix) if (folder / name).is_file() else name
     _save_json({"file": name, "sha256": sha256, **origin}, folder / f"{stem}.json")
     _save_json({**report, **left_out, "origin": origin}, folder / "report.json")
-    (folder / "config.yaml").write_text(configuration, "utf-8")
+    (folder / "config.yaml").write_text(dump(recipe), "utf-8")
     return report
 
 

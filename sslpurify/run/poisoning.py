@@ -1,28 +1,32 @@
 """``attack``: a clean encoder in, a victim out once it has met the recipe's gate."""
 
 import time
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslpurify.attacks import badencoder, read_reference, read_trigger
+from sslpurify.attacks import badencoder, poison_pairs, read_reference, read_trigger
 from sslpurify.compute import Compute, choose
-from sslpurify.encoders import Network
-from sslpurify.errors import GateError
+from sslpurify.encoders import Encoder, Network
+from sslpurify.errors import ConfigError, GateError
 from sslpurify.probes import require_gate
 from sslpurify.recipe import AttackRecipe
 from sslpurify.report import Evaluation, evaluation_table
 from sslpurify.run.answer import Answer
-from sslpurify.run.evaluation import Bench, Features, measure, rows_of, see, set_up
+from sslpurify.run.classes import class_embeddings, prompts_of
+from sslpurify.run.clean import Clean, read_clean
+from sslpurify.run.evaluation import Bench, Features, measure, needed, rows_of, see, set_up
 from sslpurify.run.loading import (
+    Weights,
     completed,
-    draw_images,
     encoder_of,
     read_weights,
     resolved,
     tell_decisions,
+    wanted_size,
 )
 from sslpurify.run.output import save_run, staged
 from sslpurify.types import Listener
@@ -36,36 +40,85 @@ def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
         SslPurifyError: The subclass says whose fault it is; nothing is left behind.
     """
     started, compute = time.monotonic(), choose(recipe.device)
-    with staged(recipe.out, outside=[recipe.data, recipe.train, recipe.test]) as folder:
-        weights = read_weights(recipe.checkpoint, recipe.arch)
-        bench = set_up(recipe, listener)
-        size = bench.bank.images.size
-        shadow = draw_images(recipe.data, size, recipe.limit, recipe.seed, listener)
-        encoder = encoder_of(recipe, size, weights)
+    folders = [folder for folder in (recipe.data, recipe.train, recipe.test) if folder]
+    with staged(recipe.out, outside=folders) as folder:
+        weights = read_weights(recipe.checkpoint, recipe)
+        bench = set_up(recipe, wanted_size(recipe, weights), [recipe.probe], listener)
+        clean = read_clean(recipe, bench.test.images.size, listener)
+        encoder = encoder_of(recipe, bench.test.images.size, weights)
         tell_decisions(recipe, encoder)
         recipe = resolved(recipe, encoder)
-        state = completed(encoder, weights)
-        network = encoder.load(state)
-        clean = see(network, bench, compute, "clean", listener)
-        victim = badencoder.attack(
+        before = _seen(recipe, encoder, weights, bench, compute, "clean", listener)
+        victim = _victim(recipe, encoder, weights, clean, bench, before, compute, listener)
+        after = _seen(recipe, encoder, victim, bench, compute, "victim", listener)
+        measured = [measure(seen, bench, [recipe.probe]) for seen in (before, after)]
+        require_gate(*(each[recipe.probe] for each in measured), recipe.gate)
+        rows = rows_of("reference", measured[0], bench) + rows_of("before", measured[1], bench)
+        evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
+        facts = evaluation.to_json()
+        data = save_run(folder, recipe, victim, clean.images, compute, facts)
+    table = evaluation_table(evaluation, {"reference": "clean encoder", "before": "victim"})
+    return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+
+
+def _seen(
+    recipe: AttackRecipe,
+    encoder: Encoder,
+    weights: Weights,
+    bench: Bench,
+    compute: Compute,
+    name: str,
+    listener: Listener,
+) -> Features:
+    features = see(encoder.load(completed(encoder, weights)), bench, compute, name, listener)
+    if bench.prompts is None:
+        return features
+    named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
+    return replace(features, classes=named)
+
+
+def _victim(
+    recipe: AttackRecipe,
+    encoder: Encoder,
+    weights: Weights,
+    clean: Clean,
+    bench: Bench,
+    before: Features,
+    compute: Compute,
+    listener: Listener,
+) -> Weights:
+    """The weights after the attack."""
+    size = bench.test.images.size
+    trigger = read_trigger(recipe.trigger, size, recipe.trigger_index)
+    if recipe.method == "pair-poisoning":
+        if weights.text is None:
+            raise ConfigError(f"{recipe.checkpoint}: pair poisoning trains the text tower as well")
+        prompts = bench.prompts or prompts_of(recipe, bench.classes)
+        image, text = poison_pairs(
             encoder,
-            state,
-            shadow,
-            read_trigger(recipe.trigger, size, recipe.trigger_index),
-            choose_reference(recipe, network, clean, bench, compute),
-            recipe.badencoder,
+            (weights.state, weights.text),
+            clean.pairs,
+            trigger,
+            prompts[bench.target],
+            recipe.pair_poisoning,
             seed=recipe.seed,
             compute=compute,
             listener=listener,
         )
-        attacked = see(encoder.load(victim), bench, compute, "victim", listener)
-        before, after = (measure(seen, bench, ["knn"]) for seen in (clean, attacked))
-        require_gate(before["knn"], after["knn"], recipe.gate)
-        rows = rows_of("reference", before, bench) + rows_of("before", after, bench)
-        evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
-        data = save_run(folder, recipe, weights, victim, shadow, compute, evaluation.to_json())
-    table = evaluation_table(evaluation, {"reference": "clean encoder", "before": "victim"})
-    return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+        return replace(weights, state=image, text=text)
+    state = completed(encoder, weights)
+    attacked = badencoder.attack(
+        encoder,
+        state,
+        clean.images,
+        trigger,
+        choose_reference(recipe, compute.place(encoder.load(state)), before, bench, compute),
+        recipe.badencoder,
+        seed=recipe.seed,
+        compute=compute,
+        listener=listener,
+    )
+    return replace(weights, state={name: attacked[name] for name in weights.state})
 
 
 def choose_reference(
@@ -78,18 +131,23 @@ def choose_reference(
             success rate would be 0 however well the attack took hold.
     """
     if recipe.reference_image == "auto":
-        row = surest(clean.bank, bench.bank.labels, bench.target)
-        reference = bench.bank.images.batch(torch.tensor([row]))
+        bank, features = needed(bench.bank, "a bank"), needed(clean.bank, "a bank")
+        row = (
+            surest(features, bank.labels, bench.target)
+            if clean.classes is None
+            else surest_named(features, bank.labels, clean.classes, bench.target)
+        )
+        reference = bank.images.batch(torch.tensor([row]))
     else:
-        size = bench.bank.images.size
+        size = bench.test.images.size
         reference = read_reference(recipe.reference_image, size, recipe.reference_index)
     with torch.inference_mode():
         seen = network(reference.to(compute.device)).embedding.float().cpu()
-    called = int(bench.predict("knn", clean.bank, seen)[0])
+    called = int(bench.predict(recipe.probe, clean, seen)[0])
     if called != bench.target:
         raise GateError(
             f"reference_image {recipe.reference_image}: the clean encoder's probe calls it "
-            f"{bench.bank.classes[called]!r}, not {recipe.target!r}, so the attack could not "
+            f"{bench.classes[called]!r}, not {recipe.target!r}, so the attack could not "
             "succeed; choose another, or `auto`"
         )
     return reference
@@ -119,3 +177,21 @@ def surest(
     nearest = similarity.topk(min(k, len(unit) - 1))
     share = (nearest.values / temperature).softmax(1) * (labels[nearest.indices] == target)
     return int(members[share.sum(1).argmax()])
+
+
+def surest_named(
+    features: Float[Tensor, "n d"], labels: Tensor, classes: Float[Tensor, "c d"], target: int
+) -> int:
+    """The image of the target class that lies nearest to its name, against all other names.
+
+    Args:
+        features: The bank's embeddings.
+        labels: The bank's classes.
+        classes: Embeddings of the classes' names.
+        target: The class.
+    """
+    members = (labels == target).nonzero()[:, 0]
+    similarity = F.normalize(features[members], dim=1) @ F.normalize(classes, dim=1).T
+    others = similarity.clone()
+    others[:, target] = -torch.inf
+    return int(members[(similarity[:, target] - others.amax(1)).argmax()])

@@ -3,20 +3,21 @@
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sslpurify.compute import choose
-from sslpurify.data import ImageSet
 from sslpurify.encoders import Encoder
 from sslpurify.purify import Purified, Stage
 from sslpurify.purify import purify as take_out
+from sslpurify.purify import resolved as settings_for
 from sslpurify.recipe import PurifyRecipe
 from sslpurify.report import save_profile, stages_table
 from sslpurify.run.answer import Answer
+from sslpurify.run.clean import Clean, read_clean, text_of
 from sslpurify.run.loading import (
     Weights,
-    draw_images,
     encoder_of,
     read_weights,
     resolved,
@@ -34,11 +35,11 @@ def purify(recipe: PurifyRecipe, listener: Listener) -> Answer:
         SslPurifyError: The subclass says whose fault it is; nothing is left behind.
     """
     with staged(recipe.out, outside=[recipe.data]) as folder:
-        weights = read_weights(recipe.checkpoint, recipe.arch)
-        images = draw_images(recipe.data, wanted_size(recipe), recipe.limit, recipe.seed, listener)
-        encoder = encoder_of(recipe, images.size, weights)
+        weights = read_weights(recipe.checkpoint, recipe)
+        clean = read_clean(recipe, wanted_size(recipe, weights), listener)
+        encoder = encoder_of(recipe, clean.images.size, weights)
         tell_decisions(recipe, encoder)
-        _, data = purify_into(folder, resolved(recipe, encoder), encoder, weights, images, listener)
+        _, data = purify_into(folder, resolved(recipe, encoder), encoder, weights, clean, listener)
     table = stages_table(data["stages"])
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
@@ -48,17 +49,20 @@ def purify_into(
     recipe: PurifyRecipe,
     encoder: Encoder,
     weights: Weights,
-    images: ImageSet,
+    clean: Clean,
     listener: Listener,
 ) -> tuple[Purified, dict[str, Any]]:
     """Purify weights, and write everything a run leaves into a folder that exists."""
     started = time.monotonic()
     compute = choose(recipe.device, recipe.tsc.precision)
+    settings = settings_for(recipe.tsc, encoder.family)
+    recipe = recipe.model_copy(update={"tsc": settings})
     purified = take_out(
         encoder,
         weights.state,
-        images,
-        recipe.tsc,
+        clean.images,
+        settings,
+        text=text_of(recipe, encoder, weights, clean, compute, listener),
         seed=recipe.seed,
         compute=compute,
         listener=listener,
@@ -68,7 +72,9 @@ def purify_into(
         "stages": [stage.to_json() for stage in purified.stages],
     }
     _save_profiles(purified.stages, folder)
-    return purified, save_run(folder, recipe, weights, purified.state, images, compute, facts)
+    return purified, save_run(
+        folder, recipe, replace(weights, state=purified.state), clean.images, compute, facts
+    )
 
 
 def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:

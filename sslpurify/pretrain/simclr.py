@@ -6,11 +6,11 @@ from torch import Tensor
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet, ViewSettings
-from sslpurify.encoders import Contrast, Encoder
+from sslpurify.encoders import CleanSet, Encoder, ViewGuide
 from sslpurify.types import Listener, silent
 
 
-class PretrainSettings(BaseModel):
+class SimclrSettings(BaseModel):
     """Settings of SimCLR pre-training (Chen et al. 2020) with Adam and a cosine decay.
 
     Args:
@@ -30,10 +30,10 @@ class PretrainSettings(BaseModel):
     views: ViewSettings = ViewSettings()
 
 
-def pretrain(
+def train_simclr(
     encoder: Encoder,
     images: ImageSet,
-    settings: PretrainSettings,
+    settings: SimclrSettings,
     *,
     seed: int = 0,
     compute: Compute = PLAIN,
@@ -48,17 +48,23 @@ def pretrain(
         DataError: Fewer images than one batch takes.
         TrainingError: A loss is not finite.
     """
-    contrast = Contrast(
-        images, settings.views, settings.batch_size, settings.temperature, seed, compute.device
+    clean = CleanSet(
+        images,
+        ViewGuide(settings.temperature),
+        settings.views,
+        settings.batch_size,
+        None,
+        seed,
+        compute.device,
     )
     network = compute.place(encoder.fresh(seed)).train()
-    steps = settings.epochs * contrast.steps_per_epoch
-    objective = contrast.objective("pre-training")
+    steps = settings.epochs * clean.steps_per_epoch
+    objective = clean.objective("pre-training")
     descend(
         network.parameters(),
-        lambda step: backward(network, objective, step, compute),
+        lambda step: backward(network, objective(step), compute),
         Schedule(steps, settings.batch_size, settings.learning_rate, "pre-training"),
         listener,
     )
-    reestimate(network, contrast.statistics(len(images)), compute)
+    reestimate(network, clean.statistics(len(images)), compute)
     return network.weights()

@@ -1,0 +1,190 @@
+"""Contrastive language-image training of both towers (Radford et al. 2021, arXiv 2103.00020)."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sslpurify.compute import PLAIN, Compute
+from sslpurify.curves import reestimate
+from sslpurify.curves.descent import cosine
+from sslpurify.data import CaptionedImages, ViewSettings, augment, epoch_batches
+from sslpurify.encoders import Encoder, Network, TextTower
+from sslpurify.errors import DataError, TrainingError
+from sslpurify.losses import info_nce, siglip
+from sslpurify.rng import generator
+from sslpurify.types import Listener, Step, silent
+
+Retouch = Callable[[Tensor, Tensor], Tensor]
+"""(views in [0, 1], which images of the set they are) -> views; what a poisoner does to some."""
+
+_MOST = math.log(100)  # CLIP's limit of the logit scale
+
+
+class ClipSettings(BaseModel):
+    """Settings of CLIP training with AdamW.
+
+    Attributes:
+        epochs: Passes over the pairs.
+        batch_size: Pairs a step; each has all others of its batch as negatives.
+        learning_rate: After the warm-up; cosine decay towards 0 from there.
+        warmup_steps: Steps in which the learning rate rises.
+        weight_decay: Of weights with more than one axis.
+        beta2: Adam's second decay.
+        views: How a view differs from its image; one view an image.
+        frozen_batchnorm: Whether BatchNorm keeps the statistics it came with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    beta2: float = Field(default=0.98, gt=0, lt=1)
+    views: ViewSettings = ViewSettings(min_scale=0.6, jitter_probability=0, grey_probability=0)
+    frozen_batchnorm: bool = False
+
+
+def train_clip(
+    encoder: Encoder,
+    network: Network,
+    tower: TextTower,
+    pairs: CaptionedImages,
+    settings: ClipSettings,
+    *,
+    seed: int,
+    stage: str,
+    retouch: Retouch | None = None,
+    compute: Compute = PLAIN,
+    listener: Listener = silent,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trains both towers, changing the ones given.
+
+    Args:
+        encoder: Of which ``network`` is one; it has a text side.
+        network: The image tower to train.
+        tower: The text tower to train, with its logit scale.
+        pairs: Images and their captions.
+        settings: Optimizer and views.
+        seed: Decides order, views and captions.
+        stage: What is running, for people; also names the random streams.
+        retouch: Applied to views before they are normalized.
+        compute: Device and precision.
+        listener: Told about every step.
+
+    Returns:
+        The states of the image tower and of the text tower, on the CPU.
+
+    Raises:
+        DataError: Fewer pairs than one batch takes.
+        TrainingError: A loss is not finite.
+    """
+    if encoder.text is None:
+        raise ValueError(f"{encoder.name} has no text tower to train")
+    count, size = len(pairs), settings.batch_size
+    if count < size:
+        raise DataError(f"{count} pairs do not fill one batch of {size}: lower batch_size")
+    network, tower = compute.place(network), compute.place(tower)
+    _modes(network, tower, settings)
+    optimizer = _optimizer(network, tower, settings)
+    steps, step = settings.epochs * (count // size), 0
+    for epoch in range(settings.epochs):
+        for batch in epoch_batches(count, size, seed, stage, epoch):
+            rate = min(1.0, (step + 1) / (settings.warmup_steps + 1)) * cosine(step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate
+            draws = generator(seed, stage, "views", step)
+            views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
+            if retouch is not None:
+                views = retouch(views, batch)
+            tokens = encoder.text.tokenize(_said(pairs, batch, draws)).to(compute.device)
+            with compute.autocast():
+                loss = _loss(network(views).embedding, tower(tokens), tower)
+            step += 1
+            _descend(optimizer, loss, tower, f"{stage}: step {step} of {steps}")
+            listener(Step(stage, step, steps, size, float(loss.detach())))
+    if not settings.frozen_batchnorm:
+        reestimate(network, _statistics(pairs, settings, retouch, seed, compute), compute)
+    text = {name: t.detach().cpu().clone() for name, t in tower.state_dict().items()}
+    return network.weights(), text
+
+
+def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
+    network.train()
+    tower.train().requires_grad_(requires_grad=True)
+    if settings.frozen_batchnorm:
+        for module in network.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                module.eval()
+
+
+def _said(
+    pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator
+) -> list[str]:
+    """One caption of each image."""
+    chances = torch.rand(len(batch), generator=draws).tolist()
+    choices = [pairs.captions[row] for row in batch.tolist()]
+    return [
+        some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)
+    ]
+
+
+def _loss(
+    images: Float[Tensor, "b d"], captions: Float[Tensor, "b d"], tower: TextTower
+) -> Float[Tensor, ""]:
+    scale = tower.logit_scale.exp()
+    if tower.logit_bias is None:
+        return info_nce(images, captions, scale)
+    return siglip(images, captions, scale, tower.logit_bias)
+
+
+def _optimizer(
+    network: Network, tower: TextTower, settings: ClipSettings
+) -> torch.optim.Optimizer:
+    trained = [
+        p for p in (*network.backbone.parameters(), *tower.parameters()) if p.requires_grad
+    ]
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [p for p in trained if p.ndim > 1],
+                "weight_decay": settings.weight_decay,
+            },
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta2),
+    )
+
+
+def _descend(
+    optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str
+) -> None:
+    if not loss.isfinite():
+        raise TrainingError(
+            f"{where}: the loss is {float(loss.detach())}; a lower learning rate may help"
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        tower.logit_scale.clamp_(0, _MOST)
+
+
+def _statistics(
+    pairs: CaptionedImages,
+    settings: ClipSettings,
+    retouch: Retouch | None,
+    seed: int,
+    compute: Compute,
+) -> Iterator[Tensor]:
+    order = torch.randperm(len(pairs), generator=generator(seed, "statistics"))
+    for number, some in enumerate(order[:5000].split(settings.batch_size)):
+        draws = generator(seed, "statistics", number)
+        views = augment(pairs.images.batch(some).to(compute.device), settings.views, draws)
+        yield views if retouch is None else retouch(views, some)

@@ -1,0 +1,190 @@
+"""The images that a recipe trains on, and what a CLIP's text tower says of them."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sslpurify.compute import Compute
+from sslpurify.data import (
+    SIMPLE_TEMPLATES,
+    CaptionedImages,
+    ImageSet,
+    PairsKind,
+    PromptSetName,
+    pairs_kind,
+    prompt_set,
+    read_images,
+    read_names,
+    read_pairs,
+    read_templates,
+    subset,
+    vocabulary,
+)
+from sslpurify.encoders import Captions, Encoder, Prompts, TextTower, embed_captions
+from sslpurify.errors import ConfigError, DataError
+from sslpurify.recipe import Pairs, PurifyRecipe
+from sslpurify.rng import generator
+from sslpurify.run.loading import Weights, text_tower
+from sslpurify.types import Listener
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """Images, and their captions where the data has some."""
+
+    images: ImageSet
+    captions: tuple[tuple[str, ...], ...] | None
+
+    @property
+    def pairs(self) -> CaptionedImages:
+        """The images with their captions.
+
+        Raises:
+            ConfigError: They have none.
+        """
+        if self.captions is None:
+            raise ConfigError(
+                "data has images without captions; give a table or tars of pairs, or take the "
+                "folders' names as captions: dataset_type: class-folders"
+            )
+        return CaptionedImages(self.images, self.captions)
+
+
+def read_clean(recipe: Pairs, size: int | None, listener: Listener) -> Clean:
+    """What a recipe trains on.
+
+    Args:
+        recipe: Names it.
+        size: Height and width of the images; None: their own.
+        listener: Told about the reading.
+
+    Raises:
+        DataError: Images, table or tars cannot be used, or are fewer than the recipe's limit.
+        UnsafeInputError: A path leaves its folder.
+    """
+    kind = _kind(recipe)
+    if kind == "images":
+        images = draw_images(recipe.data, size, recipe.limit, recipe.seed, listener)
+        return Clean(images, None)
+    pairs = read_pairs(
+        recipe.data,
+        size,
+        kind=kind,
+        img_key=recipe.csv_img_key,
+        caption_key=recipe.csv_caption_key,
+        separator=recipe.csv_separator,
+        templates=templates_of(recipe.templates, SIMPLE_TEMPLATES),
+        limit=recipe.limit,
+        seed=recipe.seed,
+        listener=listener,
+    )
+    _tell_left_out(pairs.images)
+    return Clean(pairs.images, pairs.captions)
+
+
+def templates_of(source: str | None, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Prompt templates of a built-in set, or from a file.
+
+    Raises:
+        ConfigError: No such set.
+        DataError: The file cannot be used.
+    """
+    if source is None:
+        return otherwise
+    if _is_file(source):
+        return read_templates(Path(source))
+    return prompt_set(_set_name(source)).templates
+
+
+def captions_of(
+    encoder: Encoder, tower: TextTower, clean: Clean, compute: Compute, listener: Listener
+) -> Captions:
+    """The embeddings of the images' captions, each different one once."""
+    assert encoder.text is not None and clean.captions is not None  # noqa: S101, PT018
+    unique = list(dict.fromkeys(caption for some in clean.captions for caption in some))
+    rows = {caption: row for row, caption in enumerate(unique)}
+    embeddings = embed_captions(
+        tower, encoder.text.tokenize, unique, device=compute.device, listener=listener
+    )
+    widest = max(map(len, clean.captions))
+    choices = torch.tensor(
+        [[rows[some[column % len(some)]] for column in range(widest)] for some in clean.captions]
+    )
+    return Captions(embeddings, choices, tower.scale, tower.bias)
+
+
+def text_of(
+    recipe: PurifyRecipe,
+    encoder: Encoder,
+    weights: Weights,
+    clean: Clean,
+    compute: Compute,
+    listener: Listener,
+) -> Captions | Prompts | None:
+    """What holds a CLIP's image tower in the coordinates of its text tower.
+
+    Captions where the data has some, prompts where a text tower is at hand, otherwise nothing.
+
+    Raises:
+        ConfigError: There are captions but no text tower.
+    """
+    if clean.captions is not None:
+        tower = compute.place(text_tower(recipe, encoder, weights))
+        return captions_of(encoder, tower, clean, compute, listener)
+    if encoder.text is None or (weights.text is None and recipe.text_from is None):
+        if encoder.text is not None:
+            log.warning(
+                "no text tower: the image tower is purified by itself, and zero-shot "
+                "classification may suffer; --text-from names a checkpoint that has one"
+            )
+        return None
+    tower = compute.place(text_tower(recipe, encoder, weights))
+    prompts = vocabulary() if recipe.prompts is None else read_names(recipe.prompts)
+    log.info("no captions: the images are described by %d prompts", len(prompts))
+    embeddings = embed_captions(
+        tower, encoder.text.tokenize, prompts, device=compute.device, listener=listener
+    )
+    return Prompts(embeddings, tower.scale)
+
+
+def draw_images(
+    folder: Path, size: int | None, limit: int | None, seed: int, listener: Listener
+) -> ImageSet:
+    """The images of a folder, or ``limit`` of them drawn at random.
+
+    Raises:
+        DataError: As `read_images`; or the folder holds fewer than ``limit``.
+    """
+    images = read_images(folder, size, listener=listener)
+    _tell_left_out(images)
+    if limit is None:
+        return images
+    if limit > len(images):
+        raise DataError(f"{folder}: limit is {limit}, but there are only {len(images)} images")
+    chosen = torch.randperm(len(images), generator=generator(seed, "limit"))[:limit]
+    return subset(images, chosen.sort().values)
+
+
+def _kind(recipe: Pairs) -> "PairsKind | str":
+    if recipe.dataset_type != "auto":
+        return recipe.dataset_type
+    if recipe.data.is_dir() and not any(recipe.data.glob("*.tar")):
+        return "images"
+    return pairs_kind(recipe.data)
+
+
+def _tell_left_out(images: ImageSet) -> None:
+    for file in images.unreadable:
+        log.warning("left out: %s", file)
+
+
+def _is_file(source: str) -> bool:
+    return Path(source).suffix.lower() in (".txt", ".json")
+
+
+def _set_name(source: str) -> PromptSetName:
+    return source  # pyright: ignore[reportReturnType] - prompt_set refuses unknown names
