@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from sslpurify.encoders.encoder import Channels, Encoder, Network
 from sslpurify.encoders.layout import HeadLayout
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import PermutationSpec, fixed_axes
 
