@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +14,7 @@ from sslpurify.curves import reestimate
 from sslpurify.curves.descent import cosine
 from sslpurify.data import CaptionedImages, ViewSettings, augment, epoch_batches
 from sslpurify.encoders import Encoder, Network, TextTower
+from sslpurify.encoders.text import Tokenize
 from sslpurify.errors import DataError, TrainingError
 from sslpurify.losses import info_nce, siglip
 from sslpurify.rng import generator
@@ -92,6 +94,7 @@ def train_clip(
     network, tower = compute.place(network), compute.place(tower)
     _modes(network, tower, settings)
     optimizer = _optimizer(network, tower, settings)
+    tokens_of = _remembered(encoder.text.tokenize)
     steps, step = settings.epochs * (count // size), 0
     for epoch in range(settings.epochs):
         for batch in epoch_batches(count, size, seed, stage, epoch):
@@ -102,7 +105,7 @@ def train_clip(
             views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
             if retouch is not None:
                 views = retouch(views, batch)
-            tokens = encoder.text.tokenize(_said(pairs, batch, draws)).to(compute.device)
+            tokens = tokens_of(_said(pairs, batch, draws)).to(compute.device)
             with compute.autocast():
                 loss = _loss(network(views).embedding, tower(tokens), tower)
             step += 1
@@ -123,15 +126,21 @@ def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
                 module.eval()
 
 
-def _said(
-    pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator
-) -> list[str]:
+def _remembered(tokenize: Tokenize) -> Tokenize:
+    """A tokenizer that keeps its last results: captions from templates come again and again."""
+
+    @lru_cache(maxsize=2**16)
+    def one(caption: str) -> Tensor:
+        return tokenize([caption])[0]
+
+    return lambda captions: torch.stack([one(caption) for caption in captions])
+
+
+def _said(pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator) -> list[str]:
     """One caption of each image."""
     chances = torch.rand(len(batch), generator=draws).tolist()
     choices = [pairs.captions[row] for row in batch.tolist()]
-    return [
-        some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)
-    ]
+    return [some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)]
 
 
 def _loss(
@@ -143,12 +152,8 @@ def _loss(
     return siglip(images, captions, scale, tower.logit_bias)
 
 
-def _optimizer(
-    network: Network, tower: TextTower, settings: ClipSettings
-) -> torch.optim.Optimizer:
-    trained = [
-        p for p in (*network.backbone.parameters(), *tower.parameters()) if p.requires_grad
-    ]
+def _optimizer(network: Network, tower: TextTower, settings: ClipSettings) -> torch.optim.Optimizer:
+    trained = [p for p in (*network.backbone.parameters(), *tower.parameters()) if p.requires_grad]
     return torch.optim.AdamW(
         [
             {
@@ -162,9 +167,7 @@ def _optimizer(
     )
 
 
-def _descend(
-    optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str
-) -> None:
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str) -> None:
     if not loss.isfinite():
         raise TrainingError(
             f"{where}: the loss is {float(loss.detach())}; a lower learning rate may help"
