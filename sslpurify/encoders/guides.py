@@ -80,7 +80,7 @@ def by_views(temperature: float) -> Guide:
 
 
 def by_captions(captions: Captions) -> Guide:
-    """CLIP's loss against the frozen text tower: symmetric InfoNCE, SigLIP's where it has a bias."""
+    """CLIP's loss against the frozen text tower: InfoNCE, or SigLIP's where it has a bias."""
 
     def loss(outputs: Sequence[Output], indices: Tensor, draws: torch.Generator) -> Tensor:
         embedding = outputs[0].embedding
