@@ -155,12 +155,12 @@ def test_text_in_another_encoding_is_told_by_its_byte(folder: Path):
 
 def test_rows_and_files_without_end_are_bounded(folder: Path, monkeypatch):
     before = csv.field_size_limit()
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(DataError, match="longer than 131,072 bytes: is a quotation mark not"):
         table(folder, b'filepath,title\na.png,"' + b"x\n" * MAX_RECORD)
     with pytest.raises(DataError, match="the row that ends after byte 0 is longer"):
         table(folder, b"\0" * (1 << 24))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     fits = MAX_RECORD - len("a.png,,\n")
     monkeypatch.setattr("sslpurify.data.captions.MAX_CAPTION", 10)
     with pytest.raises(DataError, match="longer than 10 characters"):
