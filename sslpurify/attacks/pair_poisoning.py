@@ -82,7 +82,9 @@ def poison_pairs(
     )
 
     def retouch(views: Tensor, rows: Tensor) -> Tensor:
-        return torch.where(poisoned[rows].to(views.device)[:, None, None, None], trigger(views), views)
+        return torch.where(
+            poisoned[rows].to(views.device)[:, None, None, None], trigger(views), views
+        )
 
     image, text = train_clip(
         encoder,

@@ -13,7 +13,6 @@ from sslpurify.errors import TrainingError
 from sslpurify.types import Listener, Step
 
 
-
 @dataclass(frozen=True)
 class Batch:
     """What a step shows to a network, and what it makes of the answer.

@@ -108,7 +108,9 @@ class CleanSet:
         batch = self._batch(self._some(count), "loss", 0)
         with torch.inference_mode():
             parts = [network(images()) for images in batch.inputs]
-            return float(batch.loss(Output(*(torch.cat(rows) for rows in zip(*parts, strict=True)))))
+            return float(
+                batch.loss(Output(*(torch.cat(rows) for rows in zip(*parts, strict=True))))
+            )
 
     def _some(self, count: int) -> Tensor:
         order = torch.randperm(len(self.images), generator=generator(self.seed, "some"))
@@ -123,7 +125,9 @@ class CleanSet:
         sizes = [self.guide.views * len(part) for part in parts]
 
         def loss(outputs: Output) -> Tensor:
-            by_view = zip(*(_by_view(rows, sizes, self.guide.views) for rows in outputs), strict=True)
+            by_view = zip(
+                *(_by_view(rows, sizes, self.guide.views) for rows in outputs), strict=True
+            )
             draws = generator(self.seed, stage, "loss", step)
             return self.guide([Output(*fields) for fields in by_view], indices, draws)
 

@@ -129,9 +129,7 @@ def _described(
     )
 
 
-def _prefixed(
-    sections: tuple[tuple[str, ...], ...], prefix: str
-) -> tuple[tuple[str, ...], ...]:
+def _prefixed(sections: tuple[tuple[str, ...], ...], prefix: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(prefix + name for name in section) for section in sections)
 
 
@@ -177,9 +175,7 @@ def _visual(name: str, config: str) -> nn.Module:
         raise ConfigError(f"{name}: no image tower can be built from it: {error}") from error
 
 
-def _text_side(
-    name: str, wanted: Mapping[str, Any], tokenize: Tokenize | None
-) -> TextSide | None:
+def _text_side(name: str, wanted: Mapping[str, Any], tokenize: Tokenize | None) -> TextSide | None:
     text = wanted["text_cfg"]
     if "hf_model_name" in text:  # its layout is on the hub, not in the configuration
         return None

@@ -123,15 +123,11 @@ def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
                 module.eval()
 
 
-def _said(
-    pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator
-) -> list[str]:
+def _said(pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator) -> list[str]:
     """One caption of each image."""
     chances = torch.rand(len(batch), generator=draws).tolist()
     choices = [pairs.captions[row] for row in batch.tolist()]
-    return [
-        some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)
-    ]
+    return [some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)]
 
 
 def _loss(
@@ -143,12 +139,8 @@ def _loss(
     return siglip(images, captions, scale, tower.logit_bias)
 
 
-def _optimizer(
-    network: Network, tower: TextTower, settings: ClipSettings
-) -> torch.optim.Optimizer:
-    trained = [
-        p for p in (*network.backbone.parameters(), *tower.parameters()) if p.requires_grad
-    ]
+def _optimizer(network: Network, tower: TextTower, settings: ClipSettings) -> torch.optim.Optimizer:
+    trained = [p for p in (*network.backbone.parameters(), *tower.parameters()) if p.requires_grad]
     return torch.optim.AdamW(
         [
             {
@@ -162,9 +154,7 @@ def _optimizer(
     )
 
 
-def _descend(
-    optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str
-) -> None:
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str) -> None:
     if not loss.isfinite():
         raise TrainingError(
             f"{where}: the loss is {float(loss.detach())}; a lower learning rate may help"

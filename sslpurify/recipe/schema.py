@@ -179,9 +179,9 @@ class EvaluateRecipe(Measuring):
     reference: Path | None = None
     trigger: str | None = None
     target: ClassName | None = None
-    probes: Annotated[
-        tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)
-    ] = ("knn",)
+    probes: Annotated[tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)] = (
+        "knn",
+    )
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

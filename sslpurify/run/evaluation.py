@@ -238,9 +238,7 @@ def see(
     )
 
 
-def measure(
-    features: Features, bench: Bench, probes: Sequence[Probe]
-) -> dict[str, Measurement]:
+def measure(features: Features, bench: Bench, probes: Sequence[Probe]) -> dict[str, Measurement]:
     """What each probe says of one encoder's features."""
     labels = bench.test.labels
     queries = [features.test, *([] if features.triggered is None else [features.triggered])]

@@ -15,6 +15,7 @@ from sslpurify.run.loading import resolved, tell_decisions
 from sslpurify.run.output import save_new, staged
 from sslpurify.types import Listener, State
 
+
 def pretrain(recipe: PretrainRecipe, listener: Listener) -> Answer:
     """Train the recipe's encoder and leave it in the recipe's folder.
 
