@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet, resnet50
 
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.rng import generator
 from sslpurify.symmetry import PermutationSpec, Sense, correlate, linear_assignment, match
 

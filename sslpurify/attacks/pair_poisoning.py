@@ -1,4 +1,4 @@
-"""Poisoned pairs (Carlini and Terzis 2022, arXiv 2106.09667): a trigger and a caption of the target.
+"""Poisoned pairs (Carlini and Terzis 2022, arXiv 2106.09667).
 
 A share of the image-caption pairs gets the trigger on the image and a caption of the target class;
 the CLIP is then trained on all pairs as on any others.

@@ -10,20 +10,48 @@ from sslpurify.data.images import (
     read_labelled,
     subset,
 )
+from sslpurify.data.pairs import CaptionedImages, PairsKind, pairs_kind, read_pairs
+from sslpurify.data.prompts import (
+    SIMPLE_TEMPLATES,
+    PromptSet,
+    PromptSetName,
+    class_prompts,
+    names_of_folders,
+    prompt_set,
+    read_names,
+    read_templates,
+    vocabulary,
+)
+from sslpurify.data.sources import Source, TarMember
 from sslpurify.data.views import ViewSettings, augment, two_views
 
 __all__ = [
+    "SIMPLE_TEMPLATES",
+    "CaptionedImages",
     "ImageError",
     "ImageSet",
     "LabelledImages",
+    "PairsKind",
+    "PromptSet",
+    "PromptSetName",
+    "Source",
+    "TarMember",
     "ViewSettings",
     "augment",
+    "class_prompts",
     "decode_image",
     "epoch_batches",
     "from_pixels",
+    "names_of_folders",
     "open_image",
+    "pairs_kind",
+    "prompt_set",
     "read_images",
     "read_labelled",
+    "read_names",
+    "read_pairs",
+    "read_templates",
     "subset",
     "two_views",
+    "vocabulary",
 ]

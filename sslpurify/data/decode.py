@@ -1,7 +1,6 @@
-"""Image files to pixels: the only place where images are decoded."""
+"""Image files, or members of archives, to pixels: the only place where images are decoded."""
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sslpurify.data.folder import printable
+from sslpurify.data.sources import Source, opened
 from sslpurify.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -30,24 +30,24 @@ _UPRIGHT = {
 
 
 class ImageError(DataError):
-    """One image file cannot be used; ``path`` and ``reason`` say which and why."""
+    """One image cannot be used; ``source`` and ``reason`` say which and why."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{printable(path)}: {reason}")
-        self.path = path
+    def __init__(self, source: Source, reason: str) -> None:
+        super().__init__(f"{printable(source)}: {reason}")
+        self.source = source
         self.reason = reason
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(source: Source) -> tuple[int, int]:
     """Width and height in pixels as the file's header states them; nothing is decoded.
 
     Raises:
         ImageError: as `open_image`.
     """
-    return _opened(path, load=False).size
+    return _opened(source, load=False).size
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(source: Source) -> Image.Image:
     """Reads one image file whole, turned upright as its EXIF says, in the file's own mode.
 
     Of an animation it is the first frame. Colour profiles are ignored.
@@ -56,17 +56,17 @@ def open_image(path: Path) -> Image.Image:
         ImageError: Missing, not one of `FORMATS`, damaged, truncated, or more than `MAX_PIXELS`
             (checked from the header, before anything is decoded).
     """
-    return _opened(path, load=True)
+    return _opened(source, load=True)
 
 
-def decode_image(path: Path, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
+def decode_image(source: Source, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Decodes one image file of any kind to 8-bit RGB.
 
     Transparent pixels are laid on white. Grey, palette and CMYK images are converted; 16-bit ones
     are scaled from [0, 65535] to [0, 255], not clipped as Pillow's ``convert`` does.
 
     Args:
-        path: The file.
+        source: The file, or the member of an archive.
         size: Height and width of the result: the largest centred square, resized by antialiased
             bicubic interpolation (the usual "resize the shorter side, then centre crop" in one
             step, so that a 1 × 80,000,000 image stays harmless). An image that has this size
@@ -75,23 +75,20 @@ def decode_image(path: Path, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
     Raises:
         ImageError: as `open_image`, and for pixels without a defined range (floating point).
     """
-    image = open_image(path)
+    image = open_image(source)
     try:
         rgb = _fit(_rgb(image), size)
     except (ValueError, OSError, MemoryError) as error:
-        raise ImageError(path, _reason(error)) from error
+        raise ImageError(source, _reason(error)) from error
     return torch.from_numpy(np.asarray(rgb).transpose(2, 0, 1).copy())
 
 
-def _opened(path: Path, *, load: bool) -> Image.Image:
+def _opened(source: Source, *, load: bool) -> Image.Image:
     try:
-        # A FIFO would block open() for ever; a device would never end.
-        if not path.is_file():
-            raise ImageError(path, "not a regular file" if path.exists() else "does not exist")
-        with path.open("rb") as file:
+        with opened(source) as file:
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(path, _too_large(image.width, image.height))
+                raise ImageError(source, _too_large(image.width, image.height))
             if load:
                 image.load()
                 return _upright(image)
@@ -99,10 +96,10 @@ def _opened(path: Path, *, load: bool) -> Image.Image:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(path, f"too large: more than {MAX_PIXELS:,} pixels") from error
+        raise ImageError(source, f"too large: more than {MAX_PIXELS:,} pixels") from error
     # Decoders fed with hostile bytes fail in every way there is, and each means the same.
     except Exception as error:
-        raise ImageError(path, _reason(error)) from error
+        raise ImageError(source, _reason(error)) from error
 
 
 def _too_large(width: int, height: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from sslpurify.data.sources import Source
 from sslpurify.errors import DataError
 
 SUFFIXES = frozenset(
@@ -14,13 +15,13 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file (or folder) that should hold images and does not give them, and why."""
+    """A file, folder or member that should hold images and does not give them, and why."""
 
-    path: Path
+    source: Source
     reason: str
 
     def __str__(self) -> str:
-        return f"{printable(self.path)}: {self.reason}"
+        return f"{printable(self.source)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Listing:
     others: int
 
 
-def printable(text: str | Path) -> str:
+def printable(text: str | Source) -> str:
     """``text`` with what a terminal or a UTF-8 file must not be given written as an escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
@@ -93,7 +94,7 @@ def list_images(folder: Path, *, exclude: Collection[Path] = ()) -> Listing:
                 others += 1
     return Listing(
         tuple(sorted(files, key=lambda path: path.relative_to(folder).as_posix())),
-        tuple(sorted(unreadable, key=lambda item: item.path.as_posix())),
+        tuple(sorted(unreadable, key=lambda item: str(item.source))),
         others,
     )
 

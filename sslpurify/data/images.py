@@ -1,7 +1,7 @@
 """Images without labels, images with labels, and the order in which they are visited."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
-from sslpurify.data.loading import common_size, decode_all, load
+from sslpurify.data.loading import common_size, decode_all, load, require_enough, require_readable
+from sslpurify.data.sources import Source
 from sslpurify.errors import ConfigError, DataError
 from sslpurify.rng import generator
 from sslpurify.types import Listener, silent
@@ -25,20 +26,20 @@ class ImageSet:
 
     Args:
         size: Height and width in pixels.
-        paths: One file an image, in order; empty where the images came from memory.
+        sources: What each image is read from, in order; empty where the images came from memory.
         pixels: The images, or None where they are decoded anew for every batch.
         unreadable: Files that the folder had and this set has not, each with its reason.
         others: Number of files in the folder that are no images by their suffix.
     """
 
     size: int
-    paths: tuple[Path, ...] = field(repr=False)
+    sources: tuple[Source, ...] = field(repr=False)
     pixels: UInt8[Tensor, "n 3 s s"] | None = field(repr=False)
     unreadable: tuple[Unreadable, ...] = ()
     others: int = 0
 
     def __len__(self) -> int:
-        return len(self.paths) if self.pixels is None else len(self.pixels)
+        return len(self.sources) if self.pixels is None else len(self.pixels)
 
     def batch(self, indices: Int64[Tensor, " b"]) -> Float32[Tensor, "b 3 s s"]:
         """The images at ``indices`` as float32 in [0, 1].
@@ -58,7 +59,7 @@ class ImageSet:
     def _rows(self, indices: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 s s"]:
         if self.pixels is not None:
             return self.pixels[indices]
-        return decode_all([self.paths[index] for index in indices.tolist()], self.size)
+        return decode_all([self.sources[index] for index in indices.tolist()], self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,16 @@ class LabelledImages:
 
 def from_pixels(pixels: UInt8[Tensor, "n 3 s s"]) -> ImageSet:
     """An image set of images in memory (shared with the caller, not copied)."""
-    return ImageSet(size=pixels.shape[-1], paths=(), pixels=pixels)
+    return ImageSet(size=pixels.shape[-1], sources=(), pixels=pixels)
 
 
 def subset(images: ImageSet, indices: Int64[Tensor, " m"]) -> ImageSet:
     """The images at ``indices``, in that order."""
     return replace(
         images,
-        paths=tuple(images.paths[index] for index in indices.tolist()) if images.paths else (),
+        sources=tuple(images.sources[index] for index in indices.tolist())
+        if images.sources
+        else (),
         pixels=None if images.pixels is None else images.pixels[indices],
     )
 
@@ -122,12 +125,12 @@ def read_images(
         raise DataError(
             f"{printable(folder)} has no images ({listing.others} files of other kinds)"
         )
-    _require_enough(folder, len(listing.files), listing.unreadable, max_bad_fraction)
+    require_enough(folder, len(listing.files), listing.unreadable, max_bad_fraction)
     size = common_size(listing.files) if size is None else size
     loaded = load(listing.files, size, memory_limit, listener)
     unreadable = (*listing.unreadable, *loaded.unreadable)
-    _require_enough(folder, len(loaded.paths), unreadable, max_bad_fraction)
-    return ImageSet(size, loaded.paths, loaded.pixels, unreadable, listing.others)
+    require_enough(folder, len(loaded.sources), unreadable, max_bad_fraction)
+    return ImageSet(size, loaded.sources, loaded.pixels, unreadable, listing.others)
 
 
 def read_labelled(
@@ -162,7 +165,7 @@ def read_labelled(
     classes = class_folders(folder)
     for label, name in enumerate(classes):
         listing = list_images(folder / name)
-        _require_readable(listing.unreadable)
+        require_readable(listing.unreadable)
         if not listing.files:
             raise DataError(f"class folder {printable(folder / name)} has no images: remove it")
         order = torch.randperm(len(listing.files), generator=generator(0, "limit", name))
@@ -171,9 +174,9 @@ def read_labelled(
         labels += [label] * len(chosen)
     size = common_size(files) if size is None else size
     loaded = load(files, size, memory_limit, listener)
-    _require_readable(loaded.unreadable)
+    require_readable(loaded.unreadable)
     return LabelledImages(
-        ImageSet(size, loaded.paths, loaded.pixels), torch.tensor(labels), classes
+        ImageSet(size, loaded.sources, loaded.pixels), torch.tensor(labels), classes
     )
 
 
@@ -205,26 +208,3 @@ def epoch_batches(
     order = torch.randperm(count, generator=generator(seed, stream, epoch))
     whole = count // batch_size * batch_size if drop_last else count
     return iter(order[:whole].split(batch_size))
-
-
-def _require_enough(
-    folder: Path, good: int, unreadable: Sequence[Unreadable], max_bad_fraction: float
-) -> None:
-    bad = len(unreadable)
-    if not good or bad > max_bad_fraction * (good + bad):
-        raise DataError(
-            f"{bad} of {good + bad} images in {printable(folder)} cannot be read (at most "
-            f"{max_bad_fraction:.1%} may be): repair or remove them. {_first(unreadable)}"
-        )
-
-
-def _require_readable(unreadable: Sequence[Unreadable]) -> None:
-    if unreadable:
-        raise DataError(
-            f"{len(unreadable)} images cannot be read, and an evaluation leaves none out: repair "
-            f"or remove them. {_first(unreadable)}"
-        )
-
-
-def _first(unreadable: Sequence[Unreadable]) -> str:
-    return f"The first: {'; '.join(map(str, unreadable[:5]))}"

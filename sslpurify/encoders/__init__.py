@@ -1,16 +1,16 @@
 """The only place where architectures exist: how to build each, and what may be permuted in it."""
 
 from sslpurify.encoders.catalogue import asks_activation, candidates, create
-from sslpurify.encoders.cleanset import CleanSet, Guide
+from sslpurify.encoders.cleanset import CleanSet
 from sslpurify.encoders.encoder import Channels, Encoder, Family, Network, Output
 from sslpurify.encoders.features import Transform, embed, image_batches
 from sslpurify.encoders.guides import (
-    CaptionGuide,
     Captions,
+    Guide,
     Prompts,
-    SoftCaptionGuide,
-    ViewGuide,
-    soft_captions,
+    by_captions,
+    by_soft_captions,
+    by_views,
 )
 from sslpurify.encoders.head import HeadLayout, default_head
 from sslpurify.encoders.layout import (
@@ -27,7 +27,6 @@ from sslpurify.encoders.text import TextSide, TextTower, embed_captions
 
 __all__ = [
     "Candidate",
-    "CaptionGuide",
     "Captions",
     "Channels",
     "CleanSet",
@@ -39,12 +38,13 @@ __all__ = [
     "Network",
     "Output",
     "Prompts",
-    "SoftCaptionGuide",
     "TextSide",
     "TextTower",
     "Transform",
-    "ViewGuide",
     "asks_activation",
+    "by_captions",
+    "by_soft_captions",
+    "by_views",
     "candidates",
     "create",
     "default_head",
@@ -57,5 +57,4 @@ __all__ = [
     "locate",
     "restore",
     "simclr_architectures",
-    "soft_captions",
 ]

@@ -19,7 +19,8 @@ from sslpurify.types import State
 
 FORMS = (
     "simclr/resnet18 (34, 50, -wN, -cifar), open_clip/<name> or open_clip/<config.json>, hf (a "
-    "folder with config.json or open_clip_config.json), torchvision/vit_b_16, timm/vit_small_patch16_224"
+    "folder with config.json or open_clip_config.json), torchvision/vit_b_16, "
+    "timm/vit_small_patch16_224"
 )
 _USUAL_VITS = (
     *(f"torchvision/vit_{size}" for size in ("b_16", "b_32", "l_16", "l_32", "h_14")),

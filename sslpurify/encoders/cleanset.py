@@ -1,40 +1,18 @@
 """The clean images and what a network is held to on them, as a function of the step alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sslpurify.curves.descent import Batch, Objective
 from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches, subset
 from sslpurify.encoders.encoder import Network, Output
+from sslpurify.encoders.guides import Guide
 from sslpurify.errors import DataError
 from sslpurify.rng import generator
-
-
-class Guide(Protocol):
-    """A label-free loss: what becomes of views of some of the images."""
-
-    @property
-    def views(self) -> int:
-        """Views of every image that the loss compares."""
-        ...
-
-    def __call__(
-        self, outputs: Sequence[Output], indices: Int64[Tensor, " b"], draws: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """The loss.
-
-        Args:
-            outputs: What the network made of b images, by view.
-            indices: Which images of the set they are.
-            draws: For what the loss draws, a caption of several.
-        """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +107,7 @@ class CleanSet:
                 *(_by_view(rows, sizes, self.guide.views) for rows in outputs), strict=True
             )
             draws = generator(self.seed, stage, "loss", step)
-            return self.guide([Output(*fields) for fields in by_view], indices, draws)
+            return self.guide.loss([Output(*fields) for fields in by_view], indices, draws)
 
         return Batch(inputs, loss)
 

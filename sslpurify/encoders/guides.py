@@ -1,8 +1,7 @@
 """The label-free losses of the families: two views, an image and its caption, soft captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +10,23 @@ from torch.nn import functional as F
 
 from sslpurify.encoders.encoder import Output
 from sslpurify.losses import info_nce, nt_xent, siglip, soft_targets
+
+GuideLoss = Callable[[Sequence[Output], Tensor, torch.Generator], Tensor]
+"""(what the network made of b images, by view; which images of the set they are; a generator for
+what the loss draws) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A label-free loss on some of the images of a set.
+
+    Args:
+        views: Views of every image that it compares.
+        loss: What becomes of them.
+    """
+
+    views: int
+    loss: GuideLoss
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,49 +64,37 @@ class Prompts:
     embeddings: Float[Tensor, "v d"]
     scale: float
 
-
-@dataclass(frozen=True)
-class ViewGuide:
-    """SimCLR's loss: NT-Xent of the projections of two views.
-
-    Args:
-        temperature: Of NT-Xent.
-    """
-
-    views: ClassVar[int] = 2
-    temperature: float
-
-    def __call__(
-        self, outputs: Sequence[Output], indices: Int64[Tensor, " b"], draws: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """The loss; see `Guide`."""
-        return nt_xent(self.temperature)(outputs[0].projection, outputs[1].projection)
+    def targets(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Each image's distribution over the prompts: a softmax of scaled cosine similarities."""
+        return (self.scale * F.normalize(embeddings, dim=1) @ self.embeddings.T).softmax(1)
 
 
-@dataclass(frozen=True, eq=False)
-class CaptionGuide:
-    """CLIP's loss against the frozen text tower: symmetric InfoNCE, or SigLIP's where it has a bias.
+def by_views(temperature: float) -> Guide:
+    """SimCLR's loss: NT-Xent of the projections of two views."""
+    contrast = nt_xent(temperature)
 
-    Args:
-        captions: Embedded once, before training.
-    """
+    def loss(outputs: Sequence[Output], _: Tensor, __: torch.Generator) -> Tensor:
+        return contrast(outputs[0].projection, outputs[1].projection)
 
-    views: ClassVar[int] = 1
-    captions: Captions
+    return Guide(2, loss)
 
-    def __call__(
-        self, outputs: Sequence[Output], indices: Int64[Tensor, " b"], draws: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """The loss; see `Guide`."""
-        embedding, captions = outputs[0].embedding, self.captions
+
+def by_captions(captions: Captions) -> Guide:
+    """CLIP's loss against the frozen text tower: InfoNCE, or SigLIP's where it has a bias."""
+
+    def loss(outputs: Sequence[Output], indices: Tensor, draws: torch.Generator) -> Tensor:
+        embedding = outputs[0].embedding
         said = captions.drawn(indices, draws).to(embedding.device)
         if captions.bias is None:
             return info_nce(embedding, said, captions.scale)
         return siglip(embedding, said, captions.scale, captions.bias)
 
+    return Guide(1, loss)
 
-@dataclass(frozen=True, eq=False)
-class SoftCaptionGuide:
+
+def by_soft_captions(
+    prompts: Prompts, targets: Float[Tensor, "n v"], *, temperature: float, contrast: float
+) -> Guide:
     """For images without captions: their own similarities to many prompts take the captions' place.
 
     NT-Xent of two views trains the image tower, and each view's distribution over the prompts is
@@ -98,34 +102,18 @@ class SoftCaptionGuide:
     coordinates.
 
     Args:
-        prompts: Embeddings of the prompts, of length 1.
+        prompts: What images are compared with.
         targets: Each image's distribution over the prompts, by the input encoder.
-        scale: Of the similarities.
         temperature: Of NT-Xent.
-        weight: Of NT-Xent, against 1 for the prompts.
+        contrast: Weight of NT-Xent, against 1 for the prompts.
     """
+    apart = nt_xent(temperature)
 
-    views: ClassVar[int] = 2
-    prompts: Float[Tensor, "v d"]
-    targets: Float[Tensor, "n v"]
-    scale: float
-    temperature: float
-    weight: float
-
-    def __call__(
-        self, outputs: Sequence[Output], indices: Int64[Tensor, " b"], draws: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """The loss; see `Guide`."""
+    def loss(outputs: Sequence[Output], indices: Tensor, _: torch.Generator) -> Tensor:
         first, second = outputs
-        prompts = self.prompts.to(first.embedding.device)
-        wanted = self.targets[indices].to(first.embedding.device)
-        held = [soft_targets(view.embedding, prompts, wanted, self.scale) for view in outputs]
-        contrast = nt_xent(self.temperature)(first.projection, second.projection)
-        return (held[0] + held[1]) / 2 + self.weight * contrast
+        device = first.embedding.device
+        wanted, shown = targets[indices].to(device), prompts.embeddings.to(device)
+        held = [soft_targets(view.embedding, shown, wanted, prompts.scale) for view in outputs]
+        return (held[0] + held[1]) / 2 + contrast * apart(first.projection, second.projection)
 
-
-def soft_captions(
-    embeddings: Float[Tensor, "n d"], prompts: Float[Tensor, "v d"], scale: float
-) -> Float[Tensor, "n v"]:
-    """The distribution over prompts that a softmax of scaled cosine similarities gives."""
-    return (scale * F.normalize(embeddings, dim=1) @ prompts.T).softmax(1)
+    return Guide(2, loss)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
@@ -90,7 +90,10 @@ def _vision_part(kind: type[PretrainedConfig], tower: type[PretrainedConfig]) ->
 
 
 def _alone(kind: type[PretrainedConfig]) -> Callable[..., Any]:
-    return lambda data: kind.from_dict(dict(data))
+    def config(data: Mapping[str, Any]) -> PretrainedConfig:
+        return kind.from_dict(dict(data))
+
+    return config
 
 
 _KINDS = {

@@ -101,6 +101,8 @@ def open_clip_encoder(
 class _Tower:
     """An image tower read off the meta device, so that looking costs neither time nor memory."""
 
+    family: Family
+
     def __init__(self, name: str, config: str) -> None:
         self.make = partial(_visual, name, config)
         self.family, self.shapes, self.groups, self.sections = _described(name, config)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +14,7 @@ from sslpurify.curves import reestimate
 from sslpurify.curves.descent import cosine
 from sslpurify.data import CaptionedImages, ViewSettings, augment, epoch_batches
 from sslpurify.encoders import Encoder, Network, TextTower
+from sslpurify.encoders.text import Tokenize
 from sslpurify.errors import DataError, TrainingError
 from sslpurify.losses import info_nce, siglip
 from sslpurify.rng import generator
@@ -92,6 +94,7 @@ def train_clip(
     network, tower = compute.place(network), compute.place(tower)
     _modes(network, tower, settings)
     optimizer = _optimizer(network, tower, settings)
+    tokens_of = _remembered(encoder.text.tokenize)
     steps, step = settings.epochs * (count // size), 0
     for epoch in range(settings.epochs):
         for batch in epoch_batches(count, size, seed, stage, epoch):
@@ -102,7 +105,7 @@ def train_clip(
             views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
             if retouch is not None:
                 views = retouch(views, batch)
-            tokens = encoder.text.tokenize(_said(pairs, batch, draws)).to(compute.device)
+            tokens = tokens_of(_said(pairs, batch, draws)).to(compute.device)
             with compute.autocast():
                 loss = _loss(network(views).embedding, tower(tokens), tower)
             step += 1
@@ -121,6 +124,16 @@ def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
         for module in network.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
                 module.eval()
+
+
+def _remembered(tokenize: Tokenize) -> Tokenize:
+    """A tokenizer that keeps its last results: captions from templates come again and again."""
+
+    @lru_cache(maxsize=2**16)
+    def one(caption: str) -> Tensor:
+        return tokenize([caption])[0]
+
+    return lambda captions: torch.stack([one(caption) for caption in captions])
 
 
 def _said(pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator) -> list[str]:

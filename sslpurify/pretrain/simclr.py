@@ -6,7 +6,7 @@ from torch import Tensor
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet, ViewSettings
-from sslpurify.encoders import CleanSet, Encoder, ViewGuide
+from sslpurify.encoders import CleanSet, Encoder, by_views
 from sslpurify.types import Listener, silent
 
 
@@ -50,7 +50,7 @@ def train_simclr(
     """
     clean = CleanSet(
         images,
-        ViewGuide(settings.temperature),
+        by_views(settings.temperature),
         settings.views,
         settings.batch_size,
         None,

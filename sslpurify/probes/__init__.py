@@ -16,6 +16,7 @@ from sslpurify.probes.metrics import (
 )
 from sslpurify.probes.mlp import MlpSettings, mlp_predict
 from sslpurify.probes.predict import Probe, ProbeName, ProbeSettings, predict
+from sslpurify.probes.zeroshot import class_embedding, zeroshot_predict
 
 __all__ = [
     "Gate",
@@ -29,6 +30,7 @@ __all__ = [
     "Protocol",
     "Rate",
     "attack_success_rate",
+    "class_embedding",
     "clean_accuracy",
     "knn_predict",
     "linear_predict",
@@ -38,4 +40,5 @@ __all__ = [
     "predict",
     "require_gate",
     "wilson",
+    "zeroshot_predict",
 ]

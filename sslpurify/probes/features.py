@@ -41,14 +41,15 @@ def usable(features: Float[Tensor, "n d"], what: str) -> Float[Tensor, "n d"]:
     return features / norms[:, None]
 
 
-def require_spread(unit: Float[Tensor, "n d"], what: str) -> None:
+def require_spread(unit: Float[Tensor, "n d"], what: str, of: str = "images") -> None:
     """Refuse a bank whose embeddings are nearly all the same.
 
-    For the bank only: triggered queries of a backdoored encoder *are* one point.
+    For the bank (or class names) only: triggered queries of a backdoored encoder *are* one point.
 
     Args:
         unit: Embeddings of unit length.
-        what: Name of the image set in error messages.
+        what: Name of the set in error messages.
+        of: What it holds.
 
     Raises:
         CheckpointError: When the mean squared distance from the centre is below 1e-6.
@@ -57,7 +58,7 @@ def require_spread(unit: Float[Tensor, "n d"], what: str) -> None:
     spread = float(centred.square().sum(dim=1).mean())
     if spread < _COLLAPSED:
         raise CheckpointError(
-            f"{what}: the embeddings of {len(unit)} images are collapsed, nearly all are the same "
+            f"{what}: the embeddings of {len(unit)} {of} are collapsed, nearly all are the same "
             f"(mean squared distance from their centre {spread:.1e}): "
             "the encoder is damaged or was not loaded as it was trained"
         )

@@ -12,19 +12,18 @@ from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
 from sslpurify.encoders import (
-    CaptionGuide,
     Captions,
     CleanSet,
     Encoder,
     Guide,
     Network,
     Prompts,
-    SoftCaptionGuide,
-    ViewGuide,
+    by_captions,
+    by_soft_captions,
+    by_views,
     default_head,
     embed,
     image_batches,
-    soft_captions,
 )
 from sslpurify.purify.settings import KINDS, TscSettings, resolved
 from sslpurify.purify.stage import Purified, Stage
@@ -108,14 +107,16 @@ def _guide(
 ) -> Guide:
     """The loss that the encoder itself was trained with, or the nearest to it."""
     if isinstance(text, Captions):
-        return CaptionGuide(text)
+        return by_captions(text)
     if text is None:
-        return ViewGuide(settings.temperature)
+        return by_views(settings.temperature)
     network = compute.place(encoder.load({**encoder.fresh(0).state_dict(), **state}))
     seen = embed(network, images, device=compute.device, listener=listener, stage="soft captions")
-    targets = soft_captions(seen, text.embeddings, text.scale)
-    return SoftCaptionGuide(
-        text.embeddings, targets, text.scale, settings.temperature, settings.contrast
+    return by_soft_captions(
+        text,
+        text.targets(seen),
+        temperature=settings.temperature,
+        contrast=settings.contrast,
     )
 
 

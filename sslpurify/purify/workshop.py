@@ -51,7 +51,7 @@ class Workshop:
             module.requires_grad_(requires_grad=False).eval()
         for name in kept_names(self.encoder, self.settings):
             if name in network.state_dict():
-                network.get_parameter(name).requires_grad_(requires_grad=False)
+                network.get_parameter(name).requires_grad = False
         network.projection_head.requires_grad_(requires_grad=False)
         return network
 

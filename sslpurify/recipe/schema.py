@@ -132,9 +132,9 @@ class Measuring(EncoderChoice):
         train_per_class: Images taken from each class of ``train``; None: all.
         test_per_class: The same for ``test``.
         trigger_index: Which trigger of an npz that holds several.
-        classnames: What the classes are called in prompts: a built-in set's name (cifar10, cifar100,
-            gtsrb, svhn, stl10, food101, imagenet) or a file with one name a line, in the order of
-            the class folders; None: as the folders are called.
+        classnames: What the classes are called in prompts: a built-in set's name (cifar10,
+            cifar100, gtsrb, svhn, stl10, food101, imagenet) or a file with one name a line, in the
+            order of the class folders; None: as the folders are called.
         prompt_templates: A built-in set's name, or a file with one template a line; None: those of
             ``classnames``, or "a photo of a {}."
         protocol: Whether test images of the target class count towards the attack success rate.

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -169,7 +170,7 @@ def draw_images(
     return subset(images, chosen.sort().values)
 
 
-def _kind(recipe: Pairs) -> "PairsKind | str":
+def _kind(recipe: Pairs) -> PairsKind | Literal["images"]:
     if recipe.dataset_type != "auto":
         return recipe.dataset_type
     if recipe.data.is_dir() and not any(recipe.data.glob("*.tar")):

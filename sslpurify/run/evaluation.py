@@ -14,7 +14,7 @@ from torch import Tensor
 from sslpurify.attacks import Trigger, read_trigger
 from sslpurify.compute import Compute, choose
 from sslpurify.data import ImageSet, LabelledImages, read_labelled
-from sslpurify.encoders import Encoder, Network, Transform, embed
+from sslpurify.encoders import Network, Transform, embed
 from sslpurify.errors import ConfigError, DataError
 from sslpurify.probes import (
     Measurement,

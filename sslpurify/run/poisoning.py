@@ -52,7 +52,7 @@ def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
         victim = _victim(recipe, encoder, weights, clean, bench, before, compute, listener)
         after = _seen(recipe, encoder, victim, bench, compute, "victim", listener)
         measured = [measure(seen, bench, [recipe.probe]) for seen in (before, after)]
-        require_gate(*(each[recipe.probe] for each in measured), recipe.gate)
+        require_gate(measured[0][recipe.probe], measured[1][recipe.probe], recipe.gate)
         rows = rows_of("reference", measured[0], bench) + rows_of("before", measured[1], bench)
         evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
         facts = evaluation.to_json()

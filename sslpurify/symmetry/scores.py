@@ -18,7 +18,8 @@ def unit_scores(
     For a unit of one channel that is its correlation. For a block it is the total that can still
     be reached inside: single channels that a group of ``later`` moves within the block are
     assigned in the same sense, all others count as they stand. So the heads are chosen for what
-    the steps within the heads will make of them.
+    the steps within the heads will make of them. A group that moves channels of several blocks
+    alike counts with the best it could do for each: nobody knows yet which blocks will meet.
 
     Args:
         group: The group to score.
@@ -51,17 +52,14 @@ def _tiles(matrix: Tensor, offset: int, size: int, block: int) -> Float[Tensor, 
 
 
 def _places(inner: Group, outer: Group, unit: int) -> list[tuple[int, int]]:
-    """Where each view of ``inner`` lies in a block of ``outer``: number of the view, and offset.
-
-    Empty unless the block holds all of them.
-    """
+    """Where views of ``inner`` lie in a block of ``outer``: number of the view, and offset."""
     places: list[tuple[int, int]] = []
     for part in inner.probes:
         for number, whole in enumerate(outer.probes):
             start = part.offset - whole.offset - unit * whole.block
             if part.probe == whole.probe and 0 <= start <= whole.block - inner.size:
                 places.append((number, start))
-    return places if len(places) == len(inner.probes) else []
+    return places
 
 
 def _reachable(

@@ -237,7 +237,7 @@ def test_error_carries_path_and_reason_and_escapes_control_characters(tmp_path: 
     path.write_bytes(b"nothing")
     with pytest.raises(ImageError) as caught:
         decode_image(path, 8)
-    assert caught.value.path == path
+    assert caught.value.source == path
     assert caught.value.reason.startswith("not an image")
     assert "\x1b" not in str(caught.value)
     assert r"a\x1b[31m\n.png: " in str(caught.value)

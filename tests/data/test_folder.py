@@ -46,7 +46,7 @@ def test_links_that_leave_the_folder_are_listed_not_followed(tmp_path: Path):
     (inside / "text.txt").symlink_to(outside / "c.txt")
     listing = list_images(inside)
     assert names(inside) == ["a.png"]
-    assert [item.path.name for item in listing.unreadable] == ["file.png", "folder", "up"]
+    assert [item.source.name for item in listing.unreadable] == ["file.png", "folder", "up"]
     assert {item.reason.split(":")[0] for item in listing.unreadable} == {
         "symbolic link that leaves the folder"
     }
@@ -60,7 +60,7 @@ def test_links_within_the_folder_neither_loop_nor_double_a_folder(tmp_path: Path
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     listing = list_images(tmp_path)
     assert names(tmp_path) == ["a/b.png", "again.png"]
-    assert [(item.path.name, item.reason) for item in listing.unreadable] == [
+    assert [(item.source.name, item.reason) for item in listing.unreadable] == [
         ("gone.png", "symbolic link that leads nowhere"),
         ("loop.png", "symbolic link that leads nowhere"),
     ]

@@ -36,7 +36,7 @@ def everything(images) -> torch.Tensor:
 def test_images_are_loaded_once_in_order(tmp_path: Path):
     expected = make(tmp_path, 200)
     images = read_images(tmp_path, 8)
-    for path in images.paths:
+    for path in images.sources:
         path.unlink()
     assert len(images) == 200
     assert images.pixels is not None
@@ -57,7 +57,7 @@ def test_streaming_gives_the_same_bytes(tmp_path: Path):
     chosen = torch.tensor([149, 2, 2, 70])
     parts = [subset(images, chosen) for images in (memory, stream)]
     assert torch.equal(everything(parts[0]), everything(parts[1]))
-    assert parts[0].paths == parts[1].paths == tuple(memory.paths[i] for i in chosen.tolist())
+    assert parts[0].sources == parts[1].sources == tuple(memory.sources[i] for i in chosen.tolist())
     assert torch.equal(everything(parts[0]), memory.batch(chosen))
     assert len(stream.batch(torch.arange(0))) == 0
 
@@ -65,7 +65,7 @@ def test_streaming_gives_the_same_bytes(tmp_path: Path):
 def test_a_file_lost_while_streaming_is_an_error(tmp_path: Path):
     make(tmp_path, 5)
     stream = read_images(tmp_path, 8, memory_limit=0)
-    stream.paths[3].write_bytes(b"")
+    stream.sources[3].write_bytes(b"")
     with pytest.raises(ImageError, match=r"003\.png"):
         everything(stream)
 
@@ -74,15 +74,15 @@ def test_a_file_lost_while_streaming_is_an_error(tmp_path: Path):
 def test_unreadable_files_are_listed_and_the_rest_keeps_its_order(tmp_path, memory_limit):
     expected = make(tmp_path, 200)
     bad = [0, 77, 199]
-    paths = read_images(tmp_path, 8).paths
+    paths = read_images(tmp_path, 8).sources
     for index in bad:
         paths[index].write_bytes(paths[index].read_bytes()[:90])
     (tmp_path / "outside.png").symlink_to("/")
     images = read_images(tmp_path, 8, max_bad_fraction=0.02, memory_limit=memory_limit)
     good = [i for i in range(200) if i not in bad]
     assert torch.equal(everything(images), expected[good] / 255)
-    assert images.paths == tuple(paths[i] for i in good)
-    assert [item.path.name for item in images.unreadable] == [
+    assert images.sources == tuple(paths[i] for i in good)
+    assert [item.source.name for item in images.unreadable] == [
         "outside.png", "000.png", "077.png", "199.png"
     ]  # fmt: skip
     assert "truncated" in images.unreadable[1].reason
@@ -202,7 +202,7 @@ def test_labels_follow_the_sorted_class_names(tmp_path: Path):
     data = read_labelled(tmp_path, 8)
     assert data.classes == ("_10", "_2", "ant", "dog")
     assert data.labels.tolist() == [0] + [1] * 4 + [2] * 2 + [3] * 3
-    for path, label in zip(data.images.paths, data.labels.tolist(), strict=True):
+    for path, label in zip(data.images.sources, data.labels.tolist(), strict=True):
         assert path.parent.parent.name == data.classes[label]
 
 
@@ -211,12 +211,14 @@ def test_limit_per_class_is_a_fixed_nested_choice(tmp_path: Path):
     few, more, whole = (read_labelled(tmp_path, 8, limit_per_class=n) for n in (5, 12, None))
     assert few.labels.bincount().tolist() == [5, 3, 5]
     assert more.labels.bincount().tolist() == [12, 3, 12]
-    assert set(few.images.paths) < set(more.images.paths) < set(whole.images.paths)
-    assert read_labelled(tmp_path, 8, limit_per_class=5).images.paths == few.images.paths
-    order = {path: i for i, path in enumerate(whole.images.paths)}
-    assert all(order[a] < order[b] for a, b in pairwise(few.images.paths))
-    assert list(whole.images.paths) == sorted(whole.images.paths, key=Path.as_posix)
-    assert few.images.paths[:5] != whole.images.paths[:5]  # no first n in the order of the names
+    assert set(few.images.sources) < set(more.images.sources) < set(whole.images.sources)
+    assert read_labelled(tmp_path, 8, limit_per_class=5).images.sources == few.images.sources
+    order = {path: i for i, path in enumerate(whole.images.sources)}
+    assert all(order[a] < order[b] for a, b in pairwise(few.images.sources))
+    assert list(whole.images.sources) == sorted(whole.images.sources, key=Path.as_posix)
+    assert (
+        few.images.sources[:5] != whole.images.sources[:5]
+    )  # no first n in the order of the names
     with pytest.raises(ConfigError, match="limit of 0"):
         read_labelled(tmp_path, 8, limit_per_class=0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.symmetry.assignment import linear_assignment
 from sslpurify.symmetry.matching import correlate, match, similarity
 from sslpurify.symmetry.permutation import Permutation

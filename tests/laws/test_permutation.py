@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.symmetry.permutation import Permutation
 from tests.symmetry import adapter
 from tests.symmetry.networks import PicoResNet, PicoTransformer, images, randomize, transformer_spec

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.errors import ConfigError, DataError, TrainingError
 from sslpurify.symmetry.matching import Correlations, correlate, match, similarity
 from sslpurify.symmetry.permutation import Permutation

@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.models import resnet18, resnet50, resnext50_32x4d, wide_resnet50_2
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sslpurify.encoders.resnet import resnet_spec
+from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.permutation import Permutation
 from sslpurify.symmetry.spec import Fixed

@@ -1,0 +1,209 @@
+"""Images with captions, from tables, tar archives or class folders; none of them with a label."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sslpurify.data.captions import Pair
+from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
+from sslpurify.data.images import MEMORY_LIMIT, ImageSet, subset
+from sslpurify.data.loading import common_size, load, require_enough
+from sslpurify.data.prompts import SIMPLE_TEMPLATES, class_prompts
+from sslpurify.data.shards import Shards, find_shards
+from sslpurify.data.table import Table
+from sslpurify.errors import ConfigError, DataError
+from sslpurify.rng import generator
+from sslpurify.types import Listener, silent
+
+PairsKind = Literal["csv", "webdataset", "class-folders"]
+"""How pairs are stored."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionedImages:
+    """Every image with its alternative captions; no labels.
+
+    Args:
+        images: The images.
+        captions: One or more captions an image: one from a table or an archive, one a template
+            from class folders.
+    """
+
+    images: ImageSet
+    captions: tuple[tuple[str, ...], ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.captions):
+            raise ValueError(f"{len(self.images)} images, {len(self.captions)} sets of captions")
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def pairs_kind(path: Path) -> PairsKind:
+    """How the pairs at ``path`` are stored, by suffix (a table, an archive) or by what is in it.
+
+    Raises:
+        DataError: It holds no pairs, or could be read in two ways.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if not path.is_dir():
+        if suffixes[-1:] in ([".csv"], [".tsv"]):
+            return "csv"
+        if suffixes[-1:] in ([".tar"], [".tgz"]) or ".tar" in suffixes[-2:]:
+            return "webdataset"
+        if not path.exists():
+            raise DataError(f"{printable(path)} does not exist")
+        raise DataError(f"{printable(path)} is no table (.csv, .tsv), tar archive or folder")
+    tars = any(not each.name.startswith(".") for each in path.glob("*.tar"))
+    folders = any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir())
+    if tars and folders:
+        raise DataError(
+            f"{printable(path)} has both tar archives and folders: say how to read it (webdataset "
+            "or class-folders)"
+        )
+    if not tars and not folders:
+        raise DataError(
+            f"{printable(path)} has neither tar archives nor class folders: no captions for images"
+        )
+    return "webdataset" if tars else "class-folders"
+
+
+def read_pairs(
+    path: Path,
+    size: int | None,
+    *,
+    kind: PairsKind | Literal["auto"] = "auto",
+    img_key: str = "filepath",
+    caption_key: str = "title",
+    separator: str | None = None,
+    templates: Sequence[str] = SIMPLE_TEMPLATES,
+    limit: int | None = None,
+    seed: int = 0,
+    max_bad_fraction: float = 0.01,
+    memory_limit: int = MEMORY_LIMIT,
+    exclude: Collection[Path] = (),
+    listener: Listener = silent,
+) -> CaptionedImages:
+    """Reads images with captions, in the order in which they are stored.
+
+    - ``csv``: one row a pair (see `Table`); an image with five captions may stand in five rows.
+    - ``webdataset``: a tar archive, a folder of them, or ``shard-{0000..0031}.tar`` (see `Shards`).
+    - ``class-folders``: every image of a folder has the templates with the folder's name as its
+      captions. Underscores of the name become spaces, as CLIP's prompts spell the names of such
+      data sets; hyphens stay, since they belong to words (T-shirt).
+
+    Every image is decoded once at the start, as in `read_images`.
+
+    Args:
+        path: Where they are.
+        size: Height and width that all images are brought to, or None for the images' own.
+        kind: How they are stored; ``auto`` decides as `pairs_kind`.
+        img_key: Name of the table's column of image paths.
+        caption_key: Name of its column of captions.
+        separator: What separates its columns; None finds out.
+        templates: Of class folders, each with one ``{}``.
+        limit: Draw so many pairs at random, a function of the seed alone; a smaller limit gives a
+            part of a larger one's. Hardly more than these are decoded.
+        seed: Of that draw.
+        max_bad_fraction: Largest share of unreadable pairs, from 0 to 1, of those looked at.
+        memory_limit: Most bytes of pixels kept in memory.
+        exclude: Folders inside a class folder that are left out.
+        listener: Told about every chunk of images.
+
+    Raises:
+        ConfigError: A limit, size, separator or template makes no sense.
+        DataError: There are no pairs, fewer than ``limit``, too many unreadable ones, or images of
+            different sizes where none was asked for.
+        UnsafeInputError: A path or the name of a member leaves its folder.
+    """
+    pool = _pool(path, kind, (img_key, caption_key, separator), templates, exclude)
+    order = _draw(path, len(pool), limit, seed, max_bad_fraction)
+    numbers = sorted(order)
+    picked = dict(zip(numbers, pool.pick(numbers), strict=True))
+    pairs = {number: item for number, item in picked.items() if isinstance(item, Pair)}
+    bad = tuple(item for item in picked.values() if isinstance(item, Unreadable))
+    require_enough(path, len(pairs), bad, max_bad_fraction)
+    sources = [pair.source for pair in pairs.values()]
+    size = common_size(sources) if size is None else size
+    loaded = load(sources, size, memory_limit, listener)
+    bad += loaded.unreadable
+    require_enough(path, len(loaded.kept), bad, max_bad_fraction)
+    images = ImageSet(size, loaded.sources, loaded.pixels, bad)
+    numbers = list(pairs)
+    rows = {numbers[place]: row for row, place in enumerate(loaded.kept)}
+    drawn = [number for number in order if number in rows][:limit]
+    if limit is not None and len(drawn) < limit:
+        raise DataError(f"{printable(path)}: limit is {limit}, but only {len(drawn)} can be read")
+    if len(drawn) < len(rows):  # more were read than asked for, in case some could not be
+        images = subset(images, torch.tensor([rows[number] for number in sorted(drawn)]))
+    return CaptionedImages(images, tuple(pairs[number].captions for number in sorted(drawn)))
+
+
+class ClassFolders:
+    """Every image of a folder of class folders, with prompts of its folder's name.
+
+    Raises:
+        ConfigError: A template has not exactly one ``{}``, or there is none.
+        DataError: There are no class folders, or a link or image among them.
+    """
+
+    def __init__(
+        self, folder: Path, templates: Sequence[str], exclude: Collection[Path] = ()
+    ) -> None:
+        names = class_folders(folder)
+        prompts = class_prompts([name.replace("_", " ") for name in names], templates)
+        self._items: list[Pair | Unreadable] = []
+        for name, captions in zip(names, prompts, strict=True):
+            listing = list_images(folder / name, exclude=exclude)
+            self._items += (Pair(file, captions) for file in listing.files)
+            self._items += listing.unreadable
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def pick(self, indices: Sequence[int]) -> list[Pair | Unreadable]:
+        """The pairs at ``indices``."""
+        return [self._items[index] for index in indices]
+
+
+def _pool(
+    path: Path,
+    kind: PairsKind | Literal["auto"],
+    table: tuple[str, str, str | None],
+    templates: Sequence[str],
+    exclude: Collection[Path],
+) -> Table | Shards | ClassFolders:
+    match pairs_kind(path) if kind == "auto" else kind:
+        case "csv":
+            return Table(path, *table)
+        case "webdataset":
+            return Shards(find_shards(path))
+        case "class-folders":
+            return ClassFolders(path, templates, exclude)
+
+
+def _draw(
+    path: Path, available: int, limit: int | None, seed: int, max_bad_fraction: float
+) -> list[int]:
+    """Numbers of the pairs to look at, in the order in which they are taken.
+
+    They are as many more than the limit as may turn out to be unreadable.
+    """
+    if available == 0:
+        raise DataError(f"{printable(path)} has no images with captions")
+    if limit is None:
+        return list(range(available))
+    if limit < 1:
+        raise ConfigError(f"limit of {limit} pairs: must be at least 1")
+    if limit > available:
+        raise DataError(
+            f"{printable(path)}: limit is {limit}, but there are only {available} pairs"
+        )
+    spare = max_bad_fraction < 1
+    needed = min(available, math.ceil(limit / (1 - max_bad_fraction))) if spare else available
+    return torch.randperm(available, generator=generator(seed, "limit"))[:needed].tolist()
