@@ -2,7 +2,7 @@
 
 from sslpurify.checkpoint.checkpoint import Checkpoint, new, replace
 from sslpurify.checkpoint.read import read
-from sslpurify.checkpoint.sniff import Container
+from sslpurify.checkpoint.stored import Container
 from sslpurify.checkpoint.strict_json import parse as parse_json
 from sslpurify.checkpoint.strict_json import read_json
 from sslpurify.checkpoint.write import write

@@ -7,24 +7,28 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from sslpurify.checkpoint import safetensors_file, torch_file
 from sslpurify.checkpoint.checkpoint import Checkpoint, joined
 from sslpurify.checkpoint.folder import digest, require_partition, survey
-from sslpurify.checkpoint.pickles import require_plain
-from sslpurify.checkpoint.sniff import Container, sniff
-from sslpurify.checkpoint.tree import at, require_bounded, require_data, state_dicts
-from sslpurify.checkpoint.weights import require_usable
+from sslpurify.checkpoint.pickles import interpret
+from sslpurify.checkpoint.sniff import sniff
+from sslpurify.checkpoint.source import Source
+from sslpurify.checkpoint.stored import Contents
+from sslpurify.checkpoint.tree import Place, at, require_bounded, state_dicts
+from sslpurify.checkpoint.weights import load, require_dense
 from sslpurify.errors import CheckpointError, UnsafeInputError
+from sslpurify.statedict import listing
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, *, allow_torchscript: bool = False) -> Checkpoint:
     """Reads a checkpoint; its suffix does not matter, and nothing in it is executed.
 
     Args:
         path: A safetensors file, or what ``torch.save`` writes or wrote before version 1.6; or a
             folder of Hugging Face or open_clip that holds such files.
+        allow_torchscript: Whether to take the weights out of a TorchScript archive, whose program
+            is not run either.
 
     Raises:
         CheckpointError: There is no such file, it is something else, it is damaged, or its
@@ -32,7 +36,7 @@ def read(path: Path) -> Checkpoint:
         UnsafeInputError: It names code, is a program, leaves its folder, or would need more
             memory than its size.
     """
-    return _read_folder(path) if path.is_dir() else _read_file(path)
+    return _read_folder(path) if path.is_dir() else _read_file(path, allow_torchscript)
 
 
 def _read_folder(path: Path) -> Checkpoint:
@@ -46,7 +50,7 @@ def _read_folder(path: Path) -> Checkpoint:
         path=path,
         sha256=digest({part.path.name: part.sha256 for part in parts}),
         container=parts[0].container,
-        tree=tensors,
+        tree={},
         wrapper=(),
         tensors=tensors,
         metadata={},
@@ -55,40 +59,61 @@ def _read_folder(path: Path) -> Checkpoint:
         config=folder.config,
         carried=folder.carried,
         left_out=folder.left_out,
+        inert=tuple(dict.fromkeys(name for part in parts for name in part.inert)),
     )
 
 
-def _read_file(path: Path) -> Checkpoint:
+def _read_file(path: Path, allow_torchscript: bool = False) -> Checkpoint:
     with _about(path), _opened(path) as file:
-        container, tree, metadata = _contents(file, path)
-        require_data(tree)
+        contents = _contents(file, allow_torchscript)
+        tree = contents.tree
         require_bounded(tree, os.fstat(file.fileno()).st_size)
-        places = state_dicts(tree)
-        if not isinstance(tree, dict) or not places:
-            raise CheckpointError("it holds no tensors under names, so no state dict")
+        place, *others = _places(contents)
+        stored = require_dense(at(tree, place))
+        tensors = load(file, stored, contents.spans)
         file.seek(0)
         return Checkpoint(
             path=path,
             sha256=hashlib.file_digest(file, "sha256").hexdigest(),
-            container=container,
+            container=contents.container,
             tree=tree,
-            wrapper=places[0],
-            tensors=require_usable(at(tree, places[0])),
-            metadata=metadata,
-            siblings=tuple(".".join(place) or "(top level)" for place in places[1:]),
+            wrapper=place,
+            tensors=tensors,
+            metadata=contents.metadata,
+            siblings=tuple(".".join(place) or "(top level)" for place in others),
+            inert=contents.inert,
+            spans={
+                name: contents.spans[tensor.storage.key]
+                for name, tensor in stored.items()
+                if tensor.storage is not None
+            },
+            source=Source(file),
         )
 
 
-def _contents(file: BufferedReader, path: Path) -> tuple[Container, Any, dict[str, str]]:
+def _places(contents: Contents) -> list[Place]:
+    places = state_dicts(contents.tree)
+    if places:
+        return places
+    if contents.inert:
+        raise UnsafeInputError(
+            "it holds no state dict but objects, and to make them would run "
+            f"{listing(contents.inert)}; nothing was run. Ask its publisher for the state dict, "
+            "or for a safetensors file"
+        )
+    raise CheckpointError("it holds no tensors under names, so no state dict")
+
+
+def _contents(file: BufferedReader, allow_torchscript: bool) -> Contents:
     kind = sniff(file)
     if kind == "safetensors":
-        return kind, *safetensors_file.load(file, path)
+        return safetensors_file.load(file)
     if kind == "torch-zip":
-        return kind, torch_file.load_zip(file), {}
+        return torch_file.load_zip(file, allow_torchscript=allow_torchscript)
     if kind == "torch-legacy":
-        return kind, torch_file.load_legacy(file), {}
+        return torch_file.load_legacy(file)
     try:
-        require_plain(file)
+        interpret(file)
     except CheckpointError:
         raise CheckpointError("not a checkpoint, nor any other file known here") from None
     raise CheckpointError(

@@ -1,58 +1,78 @@
-"""The safetensors container: read by its own library, written here.
+"""The safetensors container: where its tensors lie.
 
-The library's writer sorts the tensors and puts the metadata in an order that changes with every
-process; this one keeps the order of the file it was read from, so that the same content gives the
-same bytes.
+The format's own rules are kept strictly: the data follows the header without a hole or an overlap,
+each shape fits its bytes, no key stands twice. (The library lets the last one of two keys win.)
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from io import BufferedReader, BufferedWriter
-from pathlib import Path
+from io import BufferedRandom, BufferedReader
+from itertools import pairwise
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from sslpurify.checkpoint import strict_json
+from sslpurify.checkpoint.rebuild import described
+from sslpurify.checkpoint.stored import Contents, Span, Storage, Stored
 from sslpurify.errors import CheckpointError, UnsafeInputError
+from sslpurify.statedict import listing
 
 _MAX_HEADER = 16 * 1024**2
+_MAX_RANK = 64
+_ENTRY = {"dtype", "shape", "data_offsets"}
 _DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 
 
-def load(file: BufferedReader, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load(file: BufferedReader) -> Contents:
     """The tensors in the order of the header, and the metadata.
 
     Raises:
         CheckpointError: The file is truncated, damaged or ambiguous.
         UnsafeInputError: The header is larger than any encoder needs.
     """
-    header = _header(file)
-    metadata = header.pop("__metadata__", {})
-    try:
-        # pread, because a mapped file would change the weights whenever the file changes.
-        tensors = load_file(path, backend="pread")
-        return {name: tensors[name] for name in header}, dict(metadata)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"a damaged safetensors file ({_short(error)})") from error
-
-
-def _header(file: BufferedReader) -> dict[str, Any]:
     size = file.seek(0, os.SEEK_END)
+    header, start = _header(file, size)
+    metadata = header.pop("__metadata__", {})
+    if not _is_metadata(metadata):
+        raise CheckpointError("a damaged safetensors header: its metadata is not text")
+    tree: dict[str, Stored] = {}
+    spans: dict[str, Span] = {}
+    for name, entry in header.items():
+        try:
+            tree[name], (begin, end) = _stored(name, entry)
+        except (ValueError, TypeError, LookupError) as error:
+            raise CheckpointError(
+                f"a damaged safetensors header: {listing([name])} is described by "
+                f"{str(entry)[:160]!r}"
+            ) from error
+        spans[name] = Span(start + begin, end - begin)
+    _require_covered(spans, start, size)
+    return Contents("safetensors", tree, spans, (), metadata)
+
+
+def _header(file: BufferedReader, size: int) -> tuple[dict[str, Any], int]:
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length + 8 > size:
@@ -65,45 +85,50 @@ def _header(file: BufferedReader) -> dict[str, Any]:
             f"a safetensors header of {length:,} bytes (an encoder's has less than a million, "
             f"the limit is {_MAX_HEADER:,}) would exhaust memory"
         )
-    try:
-        header = json.loads(file.read(length), object_pairs_hook=_unique)
-        end = max(entry["data_offsets"][1] for entry in header.values() if _is_tensor(entry))
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"a damaged safetensors header ({_short(error)})") from error
-    if 8 + length + end > size:
+    return strict_json.parse(
+        file.read(length), "a damaged safetensors file: its header"
+    ), 8 + length
+
+
+def _is_metadata(metadata: Any) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
+
+
+def _stored(name: str, entry: Mapping[str, Any]) -> tuple[Stored, tuple[int, int]]:
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    sizes = [*shape, begin, end]
+    if len(shape) > _MAX_RANK or any(type(n) is not int or not 0 <= n < 2**48 for n in sizes):
+        raise ValueError("sizes are numbers")
+    storage = Storage(name, _DTYPES[entry["dtype"]], math.prod(shape))
+    if end - begin != storage.size or set(entry) != _ENTRY:
+        raise ValueError("the shape does not fit the data")
+    stride = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return described(storage, 0, tuple(shape), stride), (begin, end)
+
+
+def _require_covered(spans: Mapping[str, Span], start: int, size: int) -> None:
+    edges = sorted((span.start, span.start + span.size) for span in spans.values())
+    end = max((edge for _, edge in edges), default=start)
+    if end > size:
         raise CheckpointError(
-            f"a truncated safetensors file: {size:,} of {8 + length + end:,} bytes: "
-            "download it again"
+            f"a truncated safetensors file: {size:,} of {end:,} bytes: download it again"
         )
-    return header
+    whole = [(start, start), *edges, (size, size)]
+    if any(before[1] != after[0] for before, after in pairwise(whole)):
+        raise CheckpointError(
+            "a damaged safetensors file: its tensors overlap, or leave bytes that belong to none"
+        )
 
 
-def _is_tensor(entry: Mapping[str, Any]) -> bool:
-    return "data_offsets" in entry
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            # Readers disagree on which of the two counts, so what is checked may not be what runs.
-            raise CheckpointError(f"its header holds the key {key[:80]!r} twice")
-        found[key] = value
-    return found
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:160]!r}"
-
-
-def save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: BufferedWriter) -> None:
-    """Writes tensors of the dtypes that ``read`` accepts, and metadata, in the order given."""
+def save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: BufferedRandom) -> None:
+    """Writes tensors in the order given, so that the same content gives the same bytes."""
+    names = {dtype: name for name, dtype in _DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
+        start, end = end, end + tensor.nbytes
         header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
+            "dtype": names[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sslpurify.errors import CheckpointError, UnsafeInputError
 
-Container = Literal["safetensors", "torch-zip", "torch-legacy"]
+Kind = Literal["safetensors", "torch-zip", "torch-legacy", "pickle"]
 
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """The first pickle of every file that torch wrote before version 1.6."""
@@ -33,7 +33,7 @@ _OTHERS = {
 _TAR_MAGIC = slice(257, 262)
 
 
-def sniff(file: BufferedReader) -> Container | Literal["pickle"]:
+def sniff(file: BufferedReader) -> Kind:
     """Says what an open file is; ``"pickle"`` is a pickle that torch did not write.
 
     Raises:

@@ -1,145 +1,163 @@
-"""torch's two containers: read without running anything, written so that bytes depend on content.
+"""torch's containers: where the tensors of a file lie in it. Nothing of it is run, or loaded yet.
 
-Reading goes through two gates: the static one of ``pickles``, then torch's own unpickler with
-``weights_only=True``, always passed explicitly because an environment variable can change the
-default. There is no second attempt with a laxer setting.
+A checkpoint is a pickle that describes tensors, beside the storages with their data: in a zip
+archive (since torch 1.6), or one behind the other (before). A TorchScript archive has the same
+pickle and storages, beside a program.
 """
 
 import os
-import pickle
-import struct
-import warnings
-import zipfile
-from io import BufferedReader, BufferedWriter, BytesIO
+from collections.abc import Iterable
+from io import BufferedReader, BytesIO
 from typing import Any
 
-import torch
-
-from sslpurify.checkpoint.pickles import require_plain
-from sslpurify.checkpoint.sniff import LEGACY_MAGIC
+from sslpurify.checkpoint.archive import members
+from sslpurify.checkpoint.pickles import Program, interpret
+from sslpurify.checkpoint.stored import Contents, Inert, Span, Storage, Stored
 from sslpurify.errors import CheckpointError, UnsafeInputError
 from sslpurify.statedict import listing
 
-_MAX_MEMBERS = 100_000
+_MAX_PICKLE = 256 * 2**20
+_MAX_DEPTH = 64
+_OF_TORCHSCRIPT = {"constants.pkl", "attributes.pkl", "model.json"}
+_OF_PT2 = {"archive_format", "models/model.json"}
+_PROTOCOL = 1001
 
 
-def load_zip(file: BufferedReader) -> Any:
-    """What a zip of ``torch.save`` holds, on the CPU.
+def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Contents:
+    """What a zip of ``torch.save`` holds.
+
+    Args:
+        file: The archive.
+        allow_torchscript: Whether to take the weights out of the archive of a program. The program
+            is not run, and comes back as it is around new weights.
 
     Raises:
         UnsafeInputError: It is a program, names code, or would unpack to more than it is.
         CheckpointError: It is damaged, truncated or another kind of zip.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            program = archive.read(_pickle_member(archive, file.seek(0, os.SEEK_END)))
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
-        raise CheckpointError(
-            "a zip archive that is truncated or damaged: download it again"
-        ) from error
-    require_plain(BytesIO(program))
-    return _load(file)
-
-
-def _pickle_member(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
-    """The member that holds the pickle, after all members were found harmless."""
-    members = archive.infolist()
-    names = [member.filename for member in members]
-    inside = {name.partition("/")[2] for name in names}
-    if len(members) > _MAX_MEMBERS:
-        raise UnsafeInputError(f"a zip archive of {len(members):,} members would exhaust memory")
-    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+    found = members(file)
+    script = _is_torchscript(found)
+    if script and not allow_torchscript:
         raise UnsafeInputError(
             "a TorchScript archive, which is a program and not a file of weights. Ask its "
-            "publisher for the state dict, or take the state dict out of it in a container "
-            "without network and save that with safetensors"
+            "publisher for the state dict; or take the weights out of it with "
+            "--allow-torchscript, which does not run it either, but leaves the program around "
+            "them, unread, for whoever runs it next"
         )
-    if "archive_format" in inside or "models/model.json" in inside:
+    root = _root(found)
+    _require_little_endian(file, found.get(f"{root}/byteorder"))
+    program = interpret(BytesIO(_member(file, found[f"{root}/data.pkl"])))
+    spans = {
+        key: _span(found.get(f"{root}/data/{key}"), storage)
+        for key, storage in program.storages.items()
+    }
+    tree = _parameters(program.value) if script else program.value
+    inert = tuple(name for name in program.inert if not script or "__torch__" not in name)
+    return Contents("torchscript" if script else "torch-zip", tree, spans, inert)
+
+
+def _is_torchscript(found: Iterable[str]) -> bool:
+    """Whether the archive is a TorchScript program; one of torch.export is never read."""
+    inside = {name.partition("/")[2] for name in found}
+    if inside & _OF_PT2:
         raise UnsafeInputError(
             "a PT2 archive (torch.export), which is a program and not a file of weights. Ask its "
             "publisher for the state dict"
         )
-    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
-    if packed or sum(member.file_size for member in members) > size:
-        raise UnsafeInputError(
-            f"a zip archive that unpacks to more than its {size:,} bytes would exhaust memory "
-            f"({listing(packed) or 'members that overlap'}); torch never compresses its files"
+    return bool(inside & _OF_TORCHSCRIPT) or any(name.startswith("code/") for name in inside)
+
+
+def _root(found: Iterable[str]) -> str:
+    """The folder in the archive that has the pickle."""
+    roots = [name.partition("/")[0] for name in found if name.partition("/")[2] == "data.pkl"]
+    if len(roots) > 1:
+        raise CheckpointError(f"a zip archive of {len(roots)} checkpoints: it was tampered")
+    if not roots:
+        inner = [name for name in found if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
+        raise CheckpointError(
+            f"a zip archive, but not one of torch: it holds {listing(inner or found)}"
+            + (": unpack it and name the checkpoint in it" if inner else "")
         )
-    pickles = [member for member in members if member.filename.partition("/")[2] == "data.pkl"]
-    if len(set(names)) != len(names) or len(pickles) > 1:
-        raise CheckpointError("a zip archive that holds two members of one name: it was tampered")
-    if not pickles:
-        raise CheckpointError(f"a zip archive, but not one of torch: it holds {listing(names)}")
-    return pickles[0]
+    return roots[0]
 
 
-def load_legacy(file: BufferedReader) -> Any:
-    """What a file of ``torch.save`` before version 1.6 holds, on the CPU.
+def _member(file: BufferedReader, span: Span) -> bytes:
+    if span.size > _MAX_PICKLE:
+        raise UnsafeInputError(f"a pickle of {span.size:,} bytes would exhaust memory")
+    file.seek(span.start)
+    return file.read(span.size)
+
+
+def _require_little_endian(file: BufferedReader, span: Span | None) -> None:
+    if span is not None and _member(file, span) != b"little":
+        raise CheckpointError("it was saved on a big-endian machine: save it again on a usual one")
+
+
+def _span(span: Span | None, storage: Storage) -> Span:
+    if span is None or span.size != storage.size:
+        raise CheckpointError(
+            f"the data of its storage {listing([storage.key])} is "
+            f"{'missing' if span is None else f'{span.size:,} and not {storage.size:,} bytes'}: "
+            "download it again"
+        )
+    return span
+
+
+def _parameters(module: Any) -> dict[str, Stored]:
+    """The tensors of a module of TorchScript, by the names that its state dict has."""
+    found: dict[str, Stored] = {}
+    entered: set[int] = set()
+    pending: list[tuple[str, Any]] = [("", module)]
+    while pending:
+        place, item = pending.pop()
+        if isinstance(item, Stored):
+            found[place] = item
+        elif isinstance(item, Inert) and id(item) not in entered:
+            entered.add(id(item))
+            if place.count(".") > _MAX_DEPTH:
+                raise UnsafeInputError(f"it is nested more than {_MAX_DEPTH} levels deep")
+            states = (state for state in item.content if isinstance(state, dict))
+            named = [(name, value) for state in states for name, value in state.items()]
+            pending += [
+                (f"{place}.{name}".removeprefix("."), value)
+                for name, value in reversed(named)
+                if isinstance(name, str)
+            ]
+    return found
+
+
+def load_legacy(file: BufferedReader) -> Contents:
+    """What a file of ``torch.save`` before version 1.6 holds.
 
     Raises:
         UnsafeInputError: It names code.
         CheckpointError: It is damaged or truncated.
     """
+    size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    require_plain(file, pickles=5)
-    return _load(file)
-
-
-def _load(file: BufferedReader) -> Any:
-    file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        # Without the cause: torch's text advises to load without the safety check.
-        raise UnsafeInputError(
-            "torch's safe reader refused its pickle; nothing was run. Ask its publisher for a "
-            "safetensors file, or for a checkpoint that holds nothing but the state dict"
-        ) from None
-    except Exception:  # noqa: BLE001 (a hostile file can trip the reader over anything)
+    _magic, protocol, system, program, keys = (interpret(file) for _ in range(5))
+    if protocol.value != _PROTOCOL or not isinstance(keys.value, list):
+        raise CheckpointError("a torch file of an unknown version, or damaged: download it again")
+    if not isinstance(system.value, dict) or system.value.get("little_endian") is not True:
+        raise CheckpointError("it was saved on a big-endian machine: save it again on a usual one")
+    spans: dict[str, Span] = {}
+    start = file.tell()
+    for key in keys.value:
+        storage = _storage(program, key)
+        file.seek(start)
+        if int.from_bytes(file.read(8), "little") != storage.elements or key in spans:
+            raise CheckpointError(f"the data of its storage {listing([key])} is damaged")
+        spans[key] = Span(start + 8, storage.size)
+        start += 8 + storage.size
+    if start > size or spans.keys() != program.storages.keys():
         raise CheckpointError(
-            "a torch file that is truncated or damaged: download it again"
-        ) from None
+            f"a torch file that is truncated or damaged: {size:,} of {start:,} bytes: download it "
+            "again"
+        )
+    return Contents("torch-legacy", program.value, spans, program.inert)
 
 
-def save_zip(tree: Any, file: BufferedWriter) -> None:
-    """Writes the zip of ``torch.save``, whose folder is not named after the file."""
-    torch.save(tree, file)
-
-
-def save_legacy(tree: Any, file: BufferedWriter) -> None:
-    """Writes the format of torch before 1.6, which ``torch.save`` cannot do reproducibly.
-
-    torch names each storage by its address in memory; here they are numbered as they appear.
-    """
-    file.write(LEGACY_MAGIC)
-    sizes = {"short": 2, "int": 4, "long": 4}
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": sizes}
-    for item in (1001, system):
-        pickle.dump(item, file, protocol=2)
-    pickler = _Pickler(file)
-    pickler.dump(tree)
-    pickle.dump([key for key, _, _ in pickler.storages.values()], file, protocol=2)
-    for _, elements, storage in pickler.storages.values():
-        file.write(struct.pack("<q", elements))
-        file.write(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles tensors as torch does, and collects the storages they lie in."""
-
-    def __init__(self, file: BufferedWriter) -> None:
-        super().__init__(file, protocol=2)
-        self.storages: dict[tuple[int, str], tuple[str, int, torch.UntypedStorage]] = {}
-
-    def persistent_id(self, obj: Any) -> tuple[object, ...] | None:
-        if not isinstance(obj, torch.storage.TypedStorage):
-            return None
-        # torch has no public name for these three that does not warn.
-        storage = obj._untyped_storage  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        elements = obj._size()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        kind = obj._pickle_storage_type()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        found = (str(len(self.storages)), elements, storage)
-        key, *_ = self.storages.setdefault((storage.data_ptr(), kind), found)
-        return ("storage", getattr(torch, kind), key, "cpu", elements, None)
+def _storage(program: Program, key: Any) -> Storage:
+    if not isinstance(key, str) or key not in program.storages:
+        raise CheckpointError("a torch file whose storages are not listed: download it again")
+    return program.storages[key]

@@ -1,14 +1,18 @@
-"""Whether the tensors of a state dict can be weights of a network."""
+"""From descriptions to weights, once they can be weights of a network."""
 
 from collections.abc import Mapping
+from io import BufferedReader
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sslpurify.errors import CheckpointError
+from sslpurify.checkpoint.stored import Key, Span, Stored
+from sslpurify.checkpoint.tree import key_text
+from sslpurify.errors import CheckpointError, UnsafeInputError
 from sslpurify.statedict import listing
 
+_MAX_TENSORS = 100_000
 _DTYPES = frozenset(
     {
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -17,35 +21,82 @@ _DTYPES = frozenset(
 )
 
 
-def require_usable(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, detached, after all of them were found to be usable weights.
+def require_dense(mapping: Mapping[Any, Any]) -> dict[str, Stored]:
+    """The tensors of a state dict, after all of them were found to be described as weights are.
 
     Entries that are no tensors (a module's extra state) are left out.
 
     Raises:
         CheckpointError: A key is no text; or a tensor is meta, sparse, complex, quantized or of
-            another unusual dtype, holds NaN or infinity, or is a negative variance.
+            another unusual dtype.
+        UnsafeInputError: There are more tensors than in any network.
     """
-    odd = [f"{key!r:.80} ({type(key).__name__})" for key in mapping if not isinstance(key, str)]
+    odd = [f"{key_text(key)} ({_type(key)})" for key in mapping if not isinstance(key, str)]
     if odd:
-        raise CheckpointError(f"a state dict has names, this one has keys that are no text: {odd}")
-    tensors = {name: value.detach() for name, value in mapping.items() if isinstance(value, Tensor)}
+        raise CheckpointError(
+            f"a state dict has names, this one has {len(odd)} keys that are no text: "
+            f"{', '.join(odd[:5])}"
+        )
+    tensors = {name: value for name, value in mapping.items() if isinstance(value, Stored)}
+    if len(tensors) > _MAX_TENSORS:
+        raise UnsafeInputError(
+            f"{len(tensors):,} tensors: no encoder has more than {_MAX_TENSORS:,}"
+        )
     kinds = {name: kind for name, tensor in tensors.items() if (kind := _unusable(tensor))}
     if kinds:
         raise CheckpointError(
             f"a network's weights are dense real tensors; not so {listing(kinds)} "
             f"({', '.join(sorted(set(kinds.values())))})"
         )
-    _require_sane_values(tensors)
     return tensors
 
 
-def _unusable(tensor: Tensor) -> str:
-    if tensor.device.type == "meta":
-        return "meta, without data"
-    if tensor.layout != torch.strided:
-        return "sparse"
-    return "" if tensor.dtype in _DTYPES else str(tensor.dtype).removeprefix("torch.")
+def _type(key: object) -> str:
+    return type(key.value if isinstance(key, Key) else key).__name__
+
+
+def _unusable(tensor: Stored) -> str:
+    plain = tensor.dtype in _DTYPES and not tensor.oddity
+    return "" if plain else tensor.oddity or str(tensor.dtype).removeprefix("torch.")
+
+
+def load(
+    file: BufferedReader, tensors: Mapping[str, Stored], spans: Mapping[str, Span]
+) -> dict[str, Tensor]:
+    """Tensors with their data, after it was found to be sane; ties and strides as in the file.
+
+    Args:
+        file: The file.
+        tensors: What to load, by name.
+        spans: The key of each storage to where it lies in the file.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinity, or is a negative variance.
+    """
+    memory: dict[str, torch.UntypedStorage] = {}
+    loaded: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        key = tensor.storage.key if tensor.storage else ""
+        if key not in memory:
+            memory[key] = _storage(file, spans[key])
+        empty = torch.empty(0, dtype=tensor.dtype)
+        loaded[name] = empty.set_(memory[key], tensor.offset, tensor.shape, tensor.stride)
+    _require_sane_values(loaded)
+    return loaded
+
+
+def _storage(file: BufferedReader, span: Span) -> torch.UntypedStorage:
+    storage = torch.UntypedStorage(span.size)
+    if span.size:
+        file.seek(span.start)
+        if file.readinto(data(storage)) != span.size:
+            raise CheckpointError("the file ends before its tensors do: download it again")
+    return storage
+
+
+def data(storage: torch.UntypedStorage) -> memoryview:
+    """The bytes of a storage, to read or write."""
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data
 
 
 def _require_sane_values(tensors: Mapping[str, Tensor]) -> None:

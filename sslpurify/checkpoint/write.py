@@ -1,26 +1,33 @@
-"""From weights to a file in the format they came in, whole or not at all."""
+"""From weights to a file in the format they came in, whole or not at all.
+
+The new file is the old one with other bytes where its tensors lie. So whatever else it holds stays
+as it is, bit for bit: an optimizer's state, settings, classes that are not installed here.
+"""
 
 import os
 import secrets
 import shutil
+import zlib
 from contextlib import suppress
-from io import BufferedWriter
+from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 
-from sslpurify.checkpoint import safetensors_file, torch_file
+from sslpurify.checkpoint import safetensors_file
 from sslpurify.checkpoint.checkpoint import Checkpoint
 from sslpurify.checkpoint.read import read
-from sslpurify.checkpoint.tree import same
+from sslpurify.checkpoint.stored import Span
+from sslpurify.checkpoint.weights import data
 from sslpurify.errors import CheckpointError, ConfigError, TrainingError, UnsafeInputError
+from sslpurify.statedict import identical
 
 
 def write(checkpoint: Checkpoint, path: Path) -> str:
     """Writes a checkpoint in its own container; returns the sha256 of the new file or folder.
 
-    The same content gives the same bytes, whatever the name. A folder keeps its partition into
-    weight files and the small files beside them. All appears under its name only after it was
-    written, flushed to the disk, read back and found equal; when any of that fails nothing is left
-    behind, and a file that was there before stays.
+    Only the bytes of the tensors differ from the source's, and checksums of them. A folder keeps
+    its partition into weight files and the small files beside them. All appears under its name
+    only after it was written, flushed to the disk, read back and found equal; when any of that
+    fails nothing is left behind, and a file that was there before stays.
 
     Args:
         checkpoint: What to write.
@@ -73,49 +80,53 @@ def _write_folder(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _write_file(checkpoint: Checkpoint, path: Path) -> None:
-    with path.open("xb") as file:
-        _save(checkpoint, file)
+    """Writes the file it came from with other bytes where its tensors lie, and nowhere else."""
+    with path.open("x+b") as file:
+        if checkpoint.source is None:
+            safetensors_file.save(checkpoint.tensors, checkpoint.metadata, file)
+        else:
+            checkpoint.source.copy(file, checkpoint.sha256)
+        for name, span in checkpoint.spans.items():
+            _put(file, span, data(checkpoint.tensors[name].untyped_storage()))
         _sync(file)
 
 
-def _sync(file: BufferedWriter) -> None:
+def _put(file: BufferedRandom, span: Span, content: memoryview) -> None:
+    if len(content) != span.size:
+        raise ValueError("a tensor that is not as large as the one it stands for")
+    file.seek(span.start)
+    if memoryview(file.read(span.size)) == content:
+        return
+    file.seek(span.start)
+    file.write(content)
+    for place in span.checksums:
+        file.seek(place)
+        file.write(zlib.crc32(content).to_bytes(4, "little"))
+
+
+def _sync(file: BufferedWriter | BufferedRandom) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def _save(checkpoint: Checkpoint, file: BufferedWriter) -> None:
-    if checkpoint.container == "safetensors":
-        safetensors_file.save(checkpoint.tensors, checkpoint.metadata, file)
-    elif checkpoint.container == "torch-zip":
-        torch_file.save_zip(checkpoint.tree, file)
-    else:
-        torch_file.save_legacy(checkpoint.tree, file)
-
-
 def _verified(checkpoint: Checkpoint, path: Path) -> str:
-    """The hash of a file that was just written, once it has proved to hold the checkpoint."""
+    """The hash of what was just written, once it has proved to hold the checkpoint."""
     try:
-        again = read(path)
+        again = read(path, allow_torchscript=checkpoint.container == "torchscript")
     except (CheckpointError, UnsafeInputError) as error:
         raise TrainingError(f"what was written cannot be read back: {error}") from error
-    if not _equal(again, checkpoint):
+    equal = (
+        again.container == checkpoint.container
+        and again.wrapper == checkpoint.wrapper
+        and again.metadata == checkpoint.metadata
+        and again.carried == checkpoint.carried
+        and [p.path.name for p in again.parts] == [p.path.name for p in checkpoint.parts]
+        and list(again.tensors) == list(checkpoint.tensors)
+        and all(map(identical, again.tensors.values(), checkpoint.tensors.values()))
+    )
+    if not equal:
         raise TrainingError(f"{path}: reads back differently from what was written")
     return again.sha256
-
-
-def _equal(a: Checkpoint, b: Checkpoint) -> bool:
-    if a.parts or b.parts:
-        return (
-            [part.path.name for part in a.parts] == [part.path.name for part in b.parts]
-            and all(map(_equal, a.parts, b.parts))
-            and a.carried == b.carried
-        )
-    return (
-        a.container == b.container
-        and a.wrapper == b.wrapper
-        and a.metadata == b.metadata
-        and same(a.tree, b.tree)
-    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -78,10 +78,8 @@ def test_a_folder_comes_back_as_it_was(name, sharded, tmp_path):
     assert checkpoint.config == json.loads(SMALL[config])
     assert checkpoint.left_out == ()
     sha256 = write(checkpoint, tmp_path / "copy")
-    if "safetensors" in name:
-        assert sha256 == checkpoint.sha256
-        assert contents(tmp_path / "copy") == before
-    assert contents(tmp_path / "copy").keys() == before.keys()
+    assert sha256 == checkpoint.sha256
+    assert contents(tmp_path / "copy") == before
     changed = replace(checkpoint, weights(1))
     sha256 = write(changed, tmp_path / "changed")
     again = read(tmp_path / "changed")

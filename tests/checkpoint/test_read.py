@@ -123,8 +123,8 @@ OTHER_FILES = {
     "empty zip": (zipped(), CheckpointError, "empty zip"),
     "header beyond the end": (safetensors({"a": 1})[:12], CheckpointError, "truncated"),
     "header not JSON": (safetensors(b'{"a": '), CheckpointError, "damaged"),
-    "header without tensors": (safetensors({}), CheckpointError, "damaged"),
-    "nested header": (safetensors(b'{"a":' * 100_000), CheckpointError, "damaged"),
+    "header without tensors": (safetensors({}), CheckpointError, "no tensors"),
+    "nested header": (safetensors(b'{"a":' * 100_000), UnsafeInputError, "32 levels"),
     "data missing": (
         safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"),
         CheckpointError,
@@ -237,7 +237,7 @@ def test_compressed_members_are_refused(tmp_path):
 
 
 def test_archives_of_too_many_members_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sslpurify.checkpoint.torch_file._MAX_MEMBERS", 5)
+    monkeypatch.setattr("sslpurify.checkpoint.archive._MAX_MEMBERS", 5)
     save_zip(weights(), tmp_path / "model.pt")
     with pytest.raises(UnsafeInputError, match="members"):
         read(tmp_path / "model.pt")
@@ -287,12 +287,11 @@ def test_mappings_that_hold_one_another_many_times_over_are_refused(tmp_path):
         read(tmp_path / "model.pt")
 
 
-def test_attributes_that_could_pass_for_methods_are_refused(tmp_path):
+def test_attributes_of_mappings_are_never_looked_at(tmp_path):
     state = weights()
     state.__dict__["setdefault"] = 5
     save_zip({"model": state}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="'model' holds a dictionary with attributes"):
-        read(tmp_path / "model.pt")
+    assert equal(read(tmp_path / "model.pt").tensors, weights())
 
 
 def broken(name: str, value: float) -> OrderedDict[str, torch.Tensor]:
@@ -350,10 +349,11 @@ def test_files_without_a_state_dict(tree, tmp_path):
         read(tmp_path / "model.pt")
 
 
-def test_a_newer_pickle_protocol_is_told_from_code(tmp_path):
-    torch.save(weights(), tmp_path / "model.pt", pickle_protocol=4)
-    with pytest.raises(CheckpointError, match="saved again"):
-        read(tmp_path / "model.pt")
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_pickle_protocol_is_read(protocol, tmp_path):
+    tree = {"state_dict": weights(), "odd": {1, 2}, "more": [b"x", frozenset("a"), 2**40, (1,)]}
+    torch.save(tree, tmp_path / "model.pt", pickle_protocol=protocol)
+    assert equal(read(tmp_path / "model.pt").tensors, weights())
 
 
 def test_whole_modules_are_code(tmp_path):

@@ -1,5 +1,5 @@
-import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sslpurify.checkpoint import read, replace, write
+from sslpurify.checkpoint import new, read, replace, write
 from sslpurify.errors import CheckpointError, ConfigError, TrainingError
-from sslpurify.statedict import clone, digest, identical
+from sslpurify.statedict import digest, identical
 from tests.checkpoint.files import SAVERS, save_legacy, save_zip, weights
 
 EVERY_CONTAINER = pytest.mark.parametrize("container", SAVERS)
@@ -129,7 +128,17 @@ for path in map(Path, sys.argv[1:]):
     assert done.stdout.split() == here
 
 
-def test_an_untouched_safetensors_file_is_written_byte_for_byte(tmp_path):
+@EVERY_CONTAINER
+def test_an_untouched_file_is_written_byte_for_byte(container, tmp_path):
+    SAVERS[container](weights(), tmp_path / "model.pt")
+    checkpoint = read(tmp_path / "model.pt")
+    assert write(checkpoint, tmp_path / "copy.pt") == checkpoint.sha256
+    changed = write(replace(checkpoint, weights(1)), tmp_path / "changed.pt")
+    back = replace(read(tmp_path / "changed.pt"), weights())
+    assert write(back, tmp_path / "back.pt") == checkpoint.sha256 != changed
+
+
+def test_a_published_file_is_written_byte_for_byte(tmp_path):
     from tests.checkpoint.test_read import SHARED
 
     path = SHARED / "data" / "simclr_resnet18_cifar10.safetensors"
@@ -139,19 +148,24 @@ def test_an_untouched_safetensors_file_is_written_byte_for_byte(tmp_path):
     assert write(checkpoint, tmp_path / "copy.safetensors") == checkpoint.sha256
 
 
-def test_safetensors_keep_order_and_metadata(tmp_path):
-    names = ("z", "a", "m")
-    save_file({name: torch.rand(3) for name in names}, tmp_path / "s", metadata={"k": "é\n\"<'"})
-    checkpoint = read(tmp_path / "s")
-    reordered = dict(reversed(checkpoint.tensors.items()))
-    shuffled = dataclasses.replace(checkpoint, tensors=reordered, tree=reordered)
-    write(shuffled, tmp_path / "t")
-    assert list(read(tmp_path / "t").tensors) == list(reordered)
-    with safe_open(tmp_path / "t", "pt") as file:
-        assert file.metadata() == {"k": "é\n\"<'"}
-    assert all(
-        torch.equal(value, reordered[key]) for key, value in load_file(tmp_path / "t").items()
+def test_safetensors_keep_order_padding_and_metadata(tmp_path):
+    entries = {
+        name: {"dtype": "U8", "shape": [2], "data_offsets": [2 * place, 2 * place + 2]}
+        for name, place in (("z", 1), ("a", 2), ("m", 0))
+    }
+    header = (
+        json.dumps({"m": entries["m"]} | entries | {"__metadata__": {"k": "é\n\"<'"}}).encode()
+        + b"   "
     )
+    content = len(header).to_bytes(8, "little") + header + b"mmzzaa"
+    (tmp_path / "s").write_bytes(content)
+    checkpoint = read(tmp_path / "s")
+    assert list(checkpoint.tensors) == ["m", "z", "a"]
+    assert checkpoint.metadata == {"k": "é\n\"<'"}
+    new = {"z": torch.tensor([1, 2], dtype=torch.uint8)}
+    write(replace(checkpoint, new), tmp_path / "t")
+    assert (tmp_path / "t").read_bytes() == content.replace(b"zz", b"\1\2")
+    assert torch.equal(load_file(tmp_path / "t")["z"], new["z"])
 
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy])
@@ -160,16 +174,56 @@ def test_views_and_shared_storages_survive(save, tmp_path):
     state = {"whole": base, "same": base, "view": base.t()[1:], "empty": torch.zeros(0, 3)}
     save(state, tmp_path / "model.pt")
     checkpoint = read(tmp_path / "model.pt")
-    write(checkpoint, tmp_path / "copy.pt")
-    again = read(tmp_path / "copy.pt").tensors
-    assert all(identical(again[name], state[name]) for name in state)
-    assert again["whole"].data_ptr() == again["same"].data_ptr()
     huge = torch.zeros(1_000_000)
-    write(replace(checkpoint, {"view": huge[:9].reshape(3, 3)}), tmp_path / "small.pt")
-    again = read(tmp_path / "small.pt").tensors
-    assert torch.equal(again["view"], torch.zeros(3, 3))
-    assert torch.equal(again["whole"], base)
-    assert (tmp_path / "small.pt").stat().st_size < 10_000
+    new = replace(checkpoint, {"view": huge[:9].reshape(3, 3)})
+    expected = torch.tensor([[0.0, 0, 0, 0], [4, 0, 0, 0], [8, 0, 0, 0]])
+    write(new, tmp_path / "new.pt")
+    assert (tmp_path / "new.pt").stat().st_size == (tmp_path / "model.pt").stat().st_size
+    for again in (new.tensors, read(tmp_path / "new.pt").tensors):
+        assert torch.equal(again["whole"], expected)
+        assert again["whole"].data_ptr() == again["same"].data_ptr()
+        assert torch.equal(again["view"], torch.zeros(3, 3))
+    assert all(identical(checkpoint.tensors[name], state[name]) for name in state)
+    loaded = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert torch.equal(loaded["same"], expected)
+    replace(checkpoint, {"whole": base + 1, "same": base + 1})
+    with pytest.raises(CheckpointError, match="'whole': shares memory with other tensors"):
+        replace(checkpoint, {"whole": base + 1, "same": base + 2})
+
+
+def test_a_file_that_is_gone_or_replaced_still_comes_back(tmp_path):
+    path = tmp_path / "model.pt"
+    save_zip(weights(), path)
+    content, checkpoint = path.read_bytes(), read(path)
+    path.rename(tmp_path / "elsewhere")
+    path.write_text("another")
+    write(checkpoint, tmp_path / "copy.pt")
+    assert (tmp_path / "copy.pt").read_bytes() == content
+    (tmp_path / "elsewhere").unlink()
+    write(checkpoint, tmp_path / "copy.pt")
+    assert (tmp_path / "copy.pt").read_bytes() == content
+
+
+def test_a_file_that_changed_since_is_not_written_back(tmp_path):
+    path = tmp_path / "model.pt"
+    save_zip(weights(), path)
+    checkpoint = read(path)
+    with path.open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(TrainingError, match="changed on the disk"):
+        write(checkpoint, tmp_path / "copy.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_checkpoint_of_no_file_is_written_as_safetensors(tmp_path):
+    tensors = {"w": torch.arange(6.0).reshape(2, 3).t(), "n": torch.tensor(3)}
+    write(new(tensors), tmp_path / "new")
+    again = read(tmp_path / "new")
+    assert again.metadata == {"format": "pt"}
+    assert list(again.tensors) == ["w", "n"]
+    assert all(
+        torch.equal(value, tensors[key]) for key, value in load_file(tmp_path / "new").items()
+    )
 
 
 @EVERY_CONTAINER
@@ -193,13 +247,13 @@ def test_safetensors_take_views(tmp_path):
 def test_only_what_the_file_holds_can_be_replaced(tmp_path):
     save_zip(weights(0, torch.float16), tmp_path / "model.pt")
     checkpoint = read(tmp_path / "model.pt")
-    for new, message in (
+    for wrong, message in (
         ({"fc.weight": torch.ones(1)}, "holds no 'fc.weight'"),
         ({"bn1.weight": torch.ones(5)}, r"'bn1.weight' is \(4,\) in the file, not \(5,\)"),
         ({"bn1.weight": torch.full((4,), 1e6)}, "'bn1.weight'.*not finite in torch.float16"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            replace(checkpoint, new)
+            replace(checkpoint, wrong)
 
 
 @EVERY_CONTAINER
@@ -275,12 +329,8 @@ for checkpoint in checkpoints:
 
 def test_what_does_not_read_back_equal_is_never_put_in_place(tmp_path, monkeypatch):
     save_zip(weights(), tmp_path / "model.pt")
-    checkpoint = read(tmp_path / "model.pt")
-
-    def save_another(_: Any, file: Any) -> None:
-        torch.save(clone(weights(1)), file)
-
-    monkeypatch.setattr("sslpurify.checkpoint.torch_file.save_zip", save_another)
+    checkpoint = replace(read(tmp_path / "model.pt"), weights(1))
+    monkeypatch.setattr(sys.modules["sslpurify.checkpoint.write"], "_put", lambda *_: None)
     with pytest.raises(TrainingError, match="differently"):
         write(checkpoint, tmp_path / "out.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
@@ -290,11 +340,10 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     save_zip(weights(), tmp_path / "model.pt")
     checkpoint = read(tmp_path / "model.pt")
 
-    def interrupted(_: Any, file: Any) -> None:
-        file.write(b"half of it")
+    def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sslpurify.checkpoint.torch_file.save_zip", interrupted)
+    monkeypatch.setattr(sys.modules["sslpurify.checkpoint.write"], "_put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(checkpoint, tmp_path / "out.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

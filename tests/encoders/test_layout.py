@@ -291,8 +291,6 @@ def test_new_weights_go_back_in_the_dtypes_of_the_file():
     for name, old in tensors.items():
         expected = new.get(f"backbone.{name.removeprefix('encoder_q.')}", old).to(old.dtype)
         assert identical(restored.tensors[name], expected)
-        assert restored.tree["state_dict"][name] is not old or name == "queue" or old.ndim == 0
-    assert restored.tree["epoch"] == 3
 
 
 def test_incomplete_or_misshaped_weights_do_not_go_back():
