@@ -74,7 +74,8 @@ def names(spec, kind):
 
 def test_all_streams_of_a_resnet_with_an_attention_pool_are_free():
     with torch.device("meta"):
-        spec = modified_resnet_spec(rn50())
+        network = rn50()
+    spec = modified_resnet_spec(network)
     streams = ["stem", "layer1.0", "layer2.0", "layer3.0", "layer4.0"]
     assert names(spec, "residual") == streams
     assert len(names(spec, "inner")) == 2 + 32
@@ -162,7 +163,7 @@ def rope() -> nn.Module:
 
 REFUSED = {
     "pooler": (
-        families.open_clip(attentional_pool=True),
+        families.open_clip(attentional_pool=True, attn_pooler_heads=3),
         open_clip_vit_spec,
         "attn_pool is an attentional pooler",
     ),
@@ -183,10 +184,10 @@ REFUSED = {
         r"blocks\.0 is timm.ParallelScalingBlock",
     ),
     "rope": (rope, timm_vit_spec, "the module is timm.Eva"),
-    "rope-attention": (
-        families.timm(attn_layer="rope"),
+    "attention": (
+        families.timm(attn_layer="diff"),
         timm_vit_spec,
-        r"blocks\.0\.attn is timm.AttentionRope",
+        r"blocks\.0\.attn is timm.DiffAttention",
     ),
     "prr-pool": (
         families.timm(global_pool="prr"),

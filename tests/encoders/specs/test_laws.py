@@ -86,13 +86,9 @@ def test_a_planted_permutation_is_recovered(family, network, spec):
 
 def test_every_tensor_is_in_one_section(network):
     module = getattr(network, "module", network)
+    entries = [entry for section in sections_of(module) for entry in section]
     for name in module.state_dict():
-        homes = [
-            entry
-            for section in sections_of(module)
-            for entry in section
-            if name == entry or name.startswith(f"{entry}.")
-        ]
+        homes = [entry for entry in entries if name == entry or name.startswith(f"{entry}.")]
         assert len(homes) == 1, (name, homes)
 
 
