@@ -36,9 +36,7 @@ def tiny():
     )  # fmt: skip
 
 
-ENCODER = replace(
-    pico.encoder(), backbone=tiny, embedding_dim=32, mean=(0.5,) * 3, std=(0.25,) * 3
-)
+ENCODER = replace(pico.encoder(), backbone=tiny, embedding_dim=32, mean=(0.5,) * 3, std=(0.25,) * 3)
 TRIGGER = read_trigger("white-square", SIZE)
 
 

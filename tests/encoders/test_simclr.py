@@ -145,7 +145,9 @@ def test_an_unknown_architecture_is_named_with_the_known_ones(name):
     with pytest.raises(ConfigError) as caught:
         create(name)
     assert repr(name) in str(caught.value)
-    known = "simclr/resnet18, simclr/resnet34" if name.startswith("simclr/") else "simclr/resnet18 ("
+    known = (
+        "simclr/resnet18, simclr/resnet34" if name.startswith("simclr/") else "simclr/resnet18 ("
+    )
     assert known in str(caught.value)
 
 
