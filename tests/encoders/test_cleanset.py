@@ -100,7 +100,8 @@ def test_micro_batches_take_the_batch_apart_in_its_order(micro_batch):
     whole = numbers(shown(clean().objective("curve"), 3).chunk(2)[0])
     parts = [images() for images in clean(micro_batch=micro_batch).objective("curve")(3).inputs]
     assert [len(part) for part in parts[:-1]] == [2 * micro_batch] * (len(parts) - 1)
-    first, second = (sum((numbers(part.chunk(2)[view]) for part in parts), []) for view in (0, 1))
+    views = zip(*(part.chunk(2) for part in parts), strict=True)
+    first, second = (numbers(torch.cat(view)) for view in views)
     assert first == second == whole
 
 
