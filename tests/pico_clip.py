@@ -130,7 +130,8 @@ def images(count: int, seed: int = 0, size: int = SIZE) -> Tensor:
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
 HF_VISION = TOWER | {"num_hidden_layers": 2, "image_size": SIZE, "patch_size": 8}
 HF_TEXT = TOWER | {"num_hidden_layers": 1, "vocab_size": 50, "max_position_embeddings": 16}
-WORDS = "[PAD] [UNK] a photo of . blue green red this is some thing".split()
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+WORDS = [PAD, UNKNOWN, *"a photo of . blue green red this is some thing".split()]  # noqa: SIM905
 
 
 def hf_model(kind: str, seed: int = 0) -> PreTrainedModel:
@@ -159,9 +160,9 @@ HF_KINDS = list(_HF)
 def write_hf(folder: Path, kind: str, seed: int = 0, **options: Any) -> Path:
     """A folder as `save_pretrained` leaves it, with a tokenizer of a few words."""
     hf_model(kind, seed).save_pretrained(folder, **options)
-    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token=UNKNOWN))
     words.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
+        tokenizer_object=words, pad_token=PAD, unk_token=UNKNOWN
     ).save_pretrained(folder)
     return folder

@@ -256,7 +256,7 @@ def _text_tower(name: str, config: str) -> TextTower:
 
 def _text_names(name: str) -> tuple[str, ...]:
     inner = name.removeprefix("network.")
-    return (inner, f"text_model.{inner}")
+    return (inner,) if inner == name else (inner, f"text_model.{inner}")
 
 
 def hf_tokenizer(folder: Path | None, length: int) -> Tokenize:

@@ -42,7 +42,7 @@ def training(monkeypatch):
     """What the attack hands to the training."""
     given = {}
 
-    def watch(encoder, network, tower, pairs, settings, **options):
+    def watch(_, network, tower, pairs, __, **options):
         given.update(network=network, tower=tower, pairs=pairs, **options)
         return network.weights(), dict(tower.state_dict())
 

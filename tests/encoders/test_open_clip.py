@@ -65,7 +65,7 @@ def test_image_embeddings_are_those_of_open_clip(model, encoder):
         expected = model.encode_image(normalized(encoder, batch))
         found = encoder.load(extract(checkpoint, layout))(batch).embedding
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-    assert expected.std(0).max() > 1e-3
+    assert expected.std(0).max() > 1e-4
     assert found.shape == (3, encoder.embedding_dim)
 
 
