@@ -44,7 +44,7 @@ class PromptSet:
     folders: tuple[str, ...] = ()
 
 
-def prompt_set(name: PromptSetName) -> PromptSet:
+def prompt_set(name: str) -> PromptSet:
     """The published names and templates of a data set.
 
     Sources: those of CIFAR, Food-101, GTSRB and STL-10 are the CLIP paper's (Radford et al. 2021,
