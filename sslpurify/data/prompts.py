@@ -45,11 +45,7 @@ class PromptSet:
 
 
 def prompt_set(name: str) -> PromptSet:
-<<<<<<< HEAD
     """The published names and templates of a data set, one of `PromptSetName`.
-=======
-    """The published names and templates of a data set.
->>>>>>> fa10e9f096849042b0f8d4498b2bc39f8b8c4e83
 
     Sources: those of CIFAR, Food-101, GTSRB and STL-10 are the CLIP paper's (Radford et al. 2021,
     ``data/prompts.md`` of its repository); ImageNet's come with open_clip; SVHN, which the paper
