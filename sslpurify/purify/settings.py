@@ -49,6 +49,8 @@ class TscSettings(BaseModel):
         head_learning_rate: Of those steps.
         finetune_steps: Steps of plain fine-tuning between rounds; 0 for none.
         finetune_learning_rate: Of those steps.
+        final_steps: Steps of plain fine-tuning after the last round; 0 for none.
+        final_learning_rate: Of those steps.
         views: Random views for the loss and for BatchNorm statistics.
         precision: Of convolutions and matrix products.
     """
@@ -75,18 +77,27 @@ class TscSettings(BaseModel):
     head_learning_rate: float = Field(default=1e-3, gt=0)
     finetune_steps: int = Field(default=100, ge=0)
     finetune_learning_rate: float = Field(default=5e-5, gt=0)
+    final_steps: int = Field(default=0, ge=0)
+    final_learning_rate: float = Field(default=5e-4, gt=0)
     views: ViewSettings = ViewSettings()
     precision: Precision = "auto"
 
 
-_MILD: Mapping[str, Any] = {
-    "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0)
+_CLIP: Mapping[str, Any] = {
+    "kept": 0.0,
+    "batch_size": 128,
+    "steps": 360,
+    "t_misaligned": 0.3,
+    "t_aligned": 0.6,
+    "final_steps": 180,
+    "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0),
 }
 _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     "resnet": {},
-    "modified-resnet": {**_MILD},
-    "vit": {**_MILD},
+    "modified-resnet": {**_CLIP, "learning_rate": 4e-3},
+    "vit": {**_CLIP, "learning_rate": 2e-3},
 }
+"""docs/decisions/0004-clip-defaults.md"""
 
 
 def resolved(settings: TscSettings, family: Family) -> TscSettings:

@@ -89,10 +89,21 @@ def purify(
     reference = workshop.load(weights)
     for number in range(1, settings.rounds + 1):
         if number > 1 and settings.finetune_steps:
-            weights, stage = _fine_tune(workshop, weights, f"round {number} · fine-tuning")
+            weights, stage = _fine_tune(
+                workshop,
+                weights,
+                f"round {number} · fine-tuning",
+                settings.finetune_steps,
+                settings.finetune_learning_rate,
+            )
             stages.append(stage)
         weights, connected = _round(workshop, weights, reference, f"round {number}")
         stages.extend(connected)
+    if settings.final_steps:
+        weights, stage = _fine_tune(
+            workshop, weights, "fine-tuning", settings.final_steps, settings.final_learning_rate
+        )
+        stages.append(stage)
     return Purified({name: weights[name] for name in state}, tuple(stages))
 
 
@@ -236,10 +247,12 @@ def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
     return network.weights(), Stage(schedule.stage, "head", time.monotonic() - began, loss)
 
 
-def _fine_tune(workshop: Workshop, weights: State, name: str) -> tuple[State, Stage]:
-    began, settings = time.monotonic(), workshop.settings
+def _fine_tune(
+    workshop: Workshop, weights: State, name: str, steps: int, learning_rate: float
+) -> tuple[State, Stage]:
+    began = time.monotonic()
     network = workshop.trainable(weights)
-    schedule = workshop.schedule(name, settings.finetune_steps, settings.finetune_learning_rate)
+    schedule = workshop.schedule(name, steps, learning_rate)
     loss = workshop.minimize(network, schedule)
     workshop.settle(network)
     return network.weights(), Stage(name, "finetune", time.monotonic() - began, loss)
