@@ -29,7 +29,7 @@ def write_files(folder: Path) -> None:
         names = sorted(path.name for path in (folder / "images").iterdir())
         rows.writerows([f"images/{name}", f"picture number {n}"] for n, name in enumerate(names))
     pico.write_classes(folder / "test", 4, size=pico_clip.SIZE)
-    first = sorted((folder / "test").iterdir())[0]
+    first = min((folder / "test").iterdir())
     first.rename(first.with_name("truck"))
     for path in (folder / "test").rglob("*.png"):
         with Image.open(path) as image:
