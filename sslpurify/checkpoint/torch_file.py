@@ -6,7 +6,7 @@ pickle and storages, beside a program.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BufferedReader, BytesIO
 from typing import Any
 
@@ -21,6 +21,7 @@ _MAX_DEPTH = 64
 _OF_TORCHSCRIPT = {"constants.pkl", "attributes.pkl", "model.json"}
 _OF_PT2 = {"archive_format", "models/model.json"}
 _PROTOCOL = 1001
+_CONTAINERS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".safetensors", ".zip", ".tar", ".gz")
 
 
 def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Contents:
@@ -67,17 +68,19 @@ def _is_torchscript(found: Iterable[str]) -> bool:
     return bool(inside & _OF_TORCHSCRIPT) or any(name.startswith("code/") for name in inside)
 
 
-def _root(found: Iterable[str]) -> str:
+def _root(found: Collection[str]) -> str:
     """The folder in the archive that has the pickle."""
     roots = [name.partition("/")[0] for name in found if name.partition("/")[2] == "data.pkl"]
     if len(roots) > 1:
         raise CheckpointError(f"a zip archive of {len(roots)} checkpoints: it was tampered")
     if not roots:
-        inner = [name for name in found if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
-        raise CheckpointError(
-            f"a zip archive, but not one of torch: it holds {listing(inner or found)}"
-            + (": unpack it and name the checkpoint in it" if inner else "")
-        )
+        inner = [name for name in found if name.lower().endswith(_CONTAINERS)]
+        if inner:
+            raise UnsafeInputError(
+                f"a zip archive with {listing(inner)} inside, which is never unpacked here: "
+                "unpack it and name the checkpoint"
+            )
+        raise CheckpointError(f"a zip archive, but not one of torch: it holds {listing(found)}")
     return roots[0]
 
 
