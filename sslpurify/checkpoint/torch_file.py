@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from io import BufferedReader, BytesIO
 from typing import Any
 
-from sslpurify.checkpoint.archive import members
+from sslpurify.checkpoint.archive import survey
 from sslpurify.checkpoint.pickles import Program, interpret
 from sslpurify.checkpoint.stored import Contents, Inert, Span, Storage, Stored
 from sslpurify.errors import CheckpointError, UnsafeInputError
@@ -36,7 +36,7 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
         UnsafeInputError: It is a program, names code, or would unpack to more than it is.
         CheckpointError: It is damaged, truncated or another kind of zip.
     """
-    found = members(file)
+    found, packed = survey(file)
     script = _is_torchscript(found)
     if script and not allow_torchscript:
         raise UnsafeInputError(
@@ -44,6 +44,12 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
             "publisher for the state dict; or take the weights out of it with "
             "--allow-torchscript, which does not run it either, but leaves the program around "
             "them, unread, for whoever runs it next"
+        )
+    needed = [name for name in packed if not script or _is_data(name)]
+    if needed:
+        raise UnsafeInputError(
+            f"a zip archive with packed members ({listing(needed)}), which could unpack to any "
+            "size and exhaust memory; torch never packs weights"
         )
     root = _root(found)
     _require_little_endian(file, found.get(f"{root}/byteorder"))
@@ -55,6 +61,11 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
     tree = _parameters(program.value) if script else program.value
     inert = tuple(name for name in program.inert if not script or "__torch__" not in name)
     return Contents("torchscript" if script else "torch-zip", tree, spans, inert)
+
+
+def _is_data(name: str) -> bool:
+    inside = name.partition("/")[2]
+    return inside in ("data.pkl", "byteorder") or inside.startswith("data/")
 
 
 def _is_torchscript(found: Iterable[str]) -> bool:
