@@ -90,7 +90,7 @@ def test_all_errors_of_a_file_come_at_once(recipe: Path) -> None:
     ("text", "says"),
     [
         ("[1, 2]", "a recipe is a mapping"),
-        ("verb: bake", "verb must be one of purify, evaluate, attack, not 'bake'"),
+        ("verb: bake", "verb must be one of purify, evaluate, attack, pretrain, not 'bake'"),
         ("a: 1\nb: 2\na: 3", "line 3: the key 'a' already stands in line 1"),
         ("t: {a: 1, a: 2}", "line 1: the key 'a' already stands in line 1"),
         ("1: 2", "line 1: the key 1 is not text"),

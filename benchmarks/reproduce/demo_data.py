@@ -25,14 +25,14 @@ from safetensors.torch import save_file
 from sslpurify.compute import choose
 from sslpurify.data import ViewSettings, from_pixels
 from sslpurify.encoders import create
-from sslpurify.pretrain import PretrainSettings, pretrain
+from sslpurify.pretrain import SimclrSettings, train_simclr
 from sslpurify.report.progress import progress
 
 RECIPE = Path("recipes/demo/badencoder_simclr_resnet18-w8-cifar_fashion-mnist.yaml")
 ARCHITECTURE, SIZE = "simclr/resnet18-w8-cifar", 28
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat")
 CLASSES += ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-SETTINGS = PretrainSettings(epochs=10, learning_rate=2e-3, views=ViewSettings(min_scale=0.3))
+SETTINGS = SimclrSettings(epochs=10, learning_rate=2e-3, views=ViewSettings(min_scale=0.3))
 # Rows of the 60,000 training images, in a seeded order.
 PRETRAINING, SHADOW = slice(0, 20_000), slice(20_000, 30_000)
 BANK, CLEAN = slice(30_000, 33_000), slice(33_000, 35_500)
@@ -85,7 +85,7 @@ def train_encoder(images: np.ndarray, path: Path) -> None:
     encoder = create(ARCHITECTURE, image_size=SIZE)
     pixels = torch.from_numpy(images.copy())[:, None].repeat(1, 3, 1, 1)
     with progress(sys.stderr) as listener:
-        state = pretrain(
+        state = train_simclr(
             encoder, from_pixels(pixels), SETTINGS, seed=0, compute=choose(), listener=listener
         )
     save_file(state, path)

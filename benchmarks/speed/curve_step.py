@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from sslpurify.compute import PLAIN
-from sslpurify.curves import BezierCurve, Schedule, backward, fit_bend, midpoint_bend
-from sslpurify.encoders import create
+from sslpurify.curves import Batch, BezierCurve, Schedule, backward, fit_bend, midpoint_bend
+from sslpurify.encoders import Output, create
 from sslpurify.losses import nt_xent
 from sslpurify.rng import generator
 from sslpurify.symmetry import Permutation
@@ -51,10 +51,14 @@ class Task:
     end: State
     views: Tensor
 
-    def objective(self, network: nn.Module, _: int) -> Tensor:
-        """NT-Xent, a function of the network alone."""
-        first, second = network(self.views).projection.chunk(2)
-        return nt_xent()(first, second)
+    def objective(self, _: int) -> Batch:
+        """The same at every step."""
+        return Batch([lambda: self.views], contrast)
+
+
+def contrast(output: Output) -> Tensor:
+    """NT-Xent of the two views."""
+    return nt_xent()(*output.projection.chunk(2))
 
 
 def make(images: int) -> Task:
@@ -70,7 +74,7 @@ def plain(task: Task) -> Callable[[], None]:
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
 
     def step() -> None:
-        backward(network, task.objective, 0, PLAIN)
+        backward(network, task.objective(0), PLAIN)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -92,9 +96,9 @@ def functional(task: Task) -> Callable[[], None]:
 
     def step() -> None:
         point = curve.at(float(torch.rand((), generator=draws)))
-        first, second = functional_call(network, point, (task.views,)).projection.chunk(2)
+        loss = contrast(functional_call(network, point, (task.views,)))
         decay = sum(tensor.square().sum() for tensor in point.values())
-        (nt_xent()(first, second) + WEIGHT_DECAY / 2 * decay).backward()
+        (loss + WEIGHT_DECAY / 2 * decay).backward()
         optimizer.step()
         optimizer.zero_grad()
 

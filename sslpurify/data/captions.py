@@ -28,6 +28,8 @@ def caption(text: str) -> str:
         raise ValueError("is empty")
     if len(text) > MAX_CAPTION:
         raise ValueError(f"is longer than {MAX_CAPTION:,} characters")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("has half a surrogate pair in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has half a surrogate pair in it") from None
     return text

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sslpurify.data.captions import Pair
+from sslpurify.data.captions import Pair, caption
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
 from sslpurify.data.images import MEMORY_LIMIT, ImageSet, subset
 from sslpurify.data.loading import common_size, load, require_enough
@@ -59,8 +59,12 @@ def pairs_kind(path: Path) -> PairsKind:
         if not path.exists():
             raise DataError(f"{printable(path)} does not exist")
         raise DataError(f"{printable(path)} is no table (.csv, .tsv), tar archive or folder")
-    tars = any(not each.name.startswith(".") for each in path.glob("*.tar"))
-    folders = any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir())
+    try:
+        visible = [each for each in path.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{printable(path)} cannot be listed: {error.strerror}") from error
+    tars = any(each.suffix == ".tar" for each in visible)
+    folders = any(each.is_dir() for each in visible)
     if tars and folders:
         raise DataError(
             f"{printable(path)} has both tar archives and folders: say how to read it (webdataset "
@@ -149,14 +153,15 @@ class ClassFolders:
 
     Raises:
         ConfigError: A template has not exactly one ``{}``, or there is none.
-        DataError: There are no class folders, or a link or image among them.
+        DataError: There are no class folders, a link or image among them, or one whose name is no
+            text.
     """
 
     def __init__(
         self, folder: Path, templates: Sequence[str], exclude: Collection[Path] = ()
     ) -> None:
         names = class_folders(folder)
-        prompts = class_prompts([name.replace("_", " ") for name in names], templates)
+        prompts = class_prompts([_spoken(folder / name) for name in names], templates)
         self._items: list[Pair | Unreadable] = []
         for name, captions in zip(names, prompts, strict=True):
             listing = list_images(folder / name, exclude=exclude)
@@ -169,6 +174,13 @@ class ClassFolders:
     def pick(self, indices: Sequence[int]) -> list[Pair | Unreadable]:
         """The pairs at ``indices``."""
         return [self._items[index] for index in indices]
+
+
+def _spoken(folder: Path) -> str:
+    try:
+        return caption(folder.name.replace("_", " "))
+    except ValueError as error:
+        raise DataError(f"class folder {printable(folder)}: the name {error}: rename it") from None
 
 
 def _pool(

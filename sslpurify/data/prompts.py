@@ -44,8 +44,8 @@ class PromptSet:
     folders: tuple[str, ...] = ()
 
 
-def prompt_set(name: PromptSetName) -> PromptSet:
-    """The published names and templates of a data set.
+def prompt_set(name: str) -> PromptSet:
+    """The published names and templates of a data set, one of `PromptSetName`.
 
     Sources: those of CIFAR, Food-101, GTSRB and STL-10 are the CLIP paper's (Radford et al. 2021,
     ``data/prompts.md`` of its repository); ImageNet's come with open_clip; SVHN, which the paper
@@ -56,7 +56,7 @@ def prompt_set(name: PromptSetName) -> PromptSet:
     """
     if name not in get_args(PromptSetName):
         known = ", ".join(get_args(PromptSetName))
-        raise ConfigError(f"no prompt set {printable(name)!r}: there are {known}")
+        raise ConfigError(f"no prompt set '{printable(name)}': there are {known}")
     if name == "imagenet":
         return _imagenet()
     found: dict[str, list[str]] = json.loads(_PUBLISHED.read_text("utf-8"))[name]
@@ -82,7 +82,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     for number, template in enumerate(templates, start=1):
         if template.count("{}") != 1:
             raise DataError(
-                f"{printable(path)}, line {number}: {printable(template)!r} must have exactly one "
+                f"{printable(path)}, line {number}: '{printable(template)}' must have exactly one "
                 "{}, where the class name goes"
             )
     return templates
@@ -99,7 +99,7 @@ def class_prompts(classes: Sequence[str], templates: Sequence[str]) -> tuple[tup
     for template in templates:
         if template.count("{}") != 1:
             raise ConfigError(
-                f"prompt template {printable(template)!r}: must have exactly one {{}}"
+                f"prompt template '{printable(template)}': must have exactly one {{}}"
             )
     return tuple(tuple(each.replace("{}", name) for each in templates) for name in classes)
 
@@ -161,7 +161,7 @@ def _checked(path: Path, what: str) -> tuple[str, ...]:
         if len(text) > MAX_LENGTH:
             raise DataError(f"{where}: the {what} is longer than {MAX_LENGTH} characters")
         if not text.isprintable():
-            raise DataError(f"{where}: the {what} {printable(text)!r} has unprintable characters")
+            raise DataError(f"{where}: the {what} '{printable(text)}' has unprintable characters")
         if text in seen:
             raise DataError(f"{where}: {text!r} stands in line {seen[text]} already")
         if number > MAX_LINES:

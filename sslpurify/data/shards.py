@@ -113,7 +113,7 @@ def _pair(sample: Sample) -> Pair | Unreadable:
         return Unreadable(image.member, "no caption (a .txt or .json member of the same name)")
     try:
         return Pair(image.member, (caption(_text(text, ".txt" in sample)),))
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         return Unreadable(text.member, f"the caption {error}")
 
 

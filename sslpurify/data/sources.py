@@ -11,7 +11,7 @@ MAX_MEMBER = 2**28
 """Most bytes of one member of an archive; an uncompressed image at the pixel limit has as many."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TarMember:
     """A member of an uncompressed tar archive; nothing is ever extracted.
 

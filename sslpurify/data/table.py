@@ -81,7 +81,7 @@ class Table:
             if header.count(img_key) == header.count(caption_key) == 1:
                 return each, header
         missing = [key for key in (img_key, caption_key) if headers[0].count(key) != 1]
-        found = ", ".join(repr(printable(name[:80])) for name in headers[0][:20])
+        found = ", ".join(f"'{printable(name[:80])}'" for name in headers[0][:20])
         raise DataError(
             f"{printable(self._path)} has not one column {' and one '.join(map(repr, missing))} "
             f"but {found or 'none at all'}: name its columns with --csv-img-key and "
@@ -134,11 +134,11 @@ class Table:
     def _contained(self, number: int, image: str) -> Path:
         """Where a path leads: resolved once, so that a link changed later changes nothing."""
         if "\0" not in image:
-            path = Path(os.path.realpath(os.path.join(self._root, image)))  # noqa: PTH118 — resolves
+            path = Path(os.path.realpath(Path(self._root, image)))
             if path.is_relative_to(self._root):
                 return path
         raise UnsafeInputError(
-            f"{printable(self._path)}, row {number}: {printable(image)[:200]!r} leaves the folder "
+            f"{printable(self._path)}, row {number}: '{printable(image)[:200]}' leaves the folder "
             "of the file: put the images into it"
         )
 

@@ -18,13 +18,16 @@ from sslpurify.errors import DataError, UnsafeInputError
 MAX_HEADER = 2**20
 """Most bytes of an extended header; an honest one holds a name."""
 
+_MAX_NAME = 4096
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device"}
 _KINDS[b"6"] = "a FIFO"
+_FILES = (b"\0", b"0", b"7")
+_EXTENSIONS = (b"x", b"g", b"L", b"K")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A member as the archive lists it; ``problem`` says why one that is no file has no data."""
 
@@ -65,19 +68,21 @@ class _Archive:
             if len(header) == _BLOCK and not any(header):
                 return
             self._check(header, number)
-            kind, size = header[156:157], self._number(extra.get(b"size"), header, number)
+            kind = header[156:157]
+            told = None if kind in _EXTENSIONS else extra.get(b"size")
+            size = self._size(told, header, number)
             start = self.file.tell()
             # Links and folders carry no data, whatever their size field says.
             has_data = kind not in _KINDS and kind != b"5"
             if has_data and start + size > end:
                 raise self._error(number, "runs past the end: the archive is truncated")
-            if kind in (b"x", b"g", b"L", b"K"):
+            if kind in _EXTENSIONS:
                 extra |= self._extension(kind, size, number)
             else:
                 name = self._name(extra, header, number)
                 extra = {}
                 member = TarMember(self.tar, name, start, size)
-                if kind in (b"\0", b"0", b"7") and not name.endswith("/"):
+                if kind in _FILES and not name.endswith("/"):
                     yield Entry(member)
                 elif kind != b"5" and not name.endswith("/"):
                     yield Entry(member, _KINDS.get(kind, "of an unknown kind"))
@@ -98,10 +103,10 @@ class _Archive:
         if header[156:157] == b"S":
             raise self._error(number, "is sparse: pack the archive without --sparse")
 
-    def _number(self, pax: bytes | None, header: bytes, number: int) -> int:
+    def _size(self, told: bytes | None, header: bytes, number: int) -> int:
         field = header[124:136]
-        if pax is not None:
-            size = int(pax) if pax.isdigit() and len(pax) < 20 else None
+        if told is not None:
+            size = int(told) if told.isdigit() and len(told) < 20 else None
         elif field[0] == 0x80:
             size = int.from_bytes(field[1:], "big")
         else:
@@ -152,9 +157,9 @@ class _Archive:
         # Undecodable bytes stay apart from each other; they are only ever shown escaped.
         name = extra.get(b"path", raw).decode("utf-8", "surrogateescape")
         parts = name.replace("\\", "/").split("/")
-        if "\0" in name or ".." in parts or not parts[0]:
+        if "\0" in name or ".." in parts or not parts[0] or len(name) > _MAX_NAME:
             raise UnsafeInputError(
-                f"{printable(self.tar)}: the name of member {number}, {printable(name)[:200]!r}, "
+                f"{printable(self.tar)}: the name of member {number}, '{printable(name)[:200]}', "
                 "is none inside a folder: the archive was refused"
             )
         return name.removeprefix("./")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslpurify.curves.descent import Batch, Objective
 from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches, subset
-from sslpurify.encoders.encoder import Network, Output
+from sslpurify.encoders.encoder import Output
 from sslpurify.encoders.guides import Guide
 from sslpurify.errors import DataError
 from sslpurify.rng import generator
@@ -81,7 +81,7 @@ class CleanSet:
         for number, some in enumerate(indices.tensor_split(-(-len(indices) // size))):
             yield self._views(some, ("statistics", number))
 
-    def loss(self, network: Network, count: int) -> float:
+    def loss(self, network: nn.Module, count: int) -> float:
         """The loss of a network in evaluation mode, over at most ``count`` images at once."""
         batch = self._batch(self._some(count), "loss", 0)
         with torch.inference_mode():

@@ -130,7 +130,8 @@ class Encoder:
         return network.eval()
 
     def _make(self) -> Network:
+        backbone = self.backbone()  # first: what it draws does not depend on the head
         head = (
             nn.Identity() if self.head is None else projection_head(self.embedding_dim, self.head)
         )
-        return Network(self.backbone(), head, self.mean, self.std, self.read)
+        return Network(backbone, head, self.mean, self.std, self.read)

@@ -32,8 +32,6 @@ def zeroshot_predict(
 ) -> Int[Tensor, " m"]:
     """The class whose embedding has the largest cosine with each query.
 
-    Equal cosines go to the class of smaller number.
-
     Args:
         class_embeddings: One a class, see `class_embedding`; any scale.
         queries: Embeddings of images from the same model; any scale.
@@ -51,5 +49,4 @@ def zeroshot_predict(
         raise DataError(f"{len(class_embeddings)} class names: a choice needs at least two")
     names = usable(class_embeddings, "class names")
     require_spread(names, "class names", "prompts")
-    # In float64 equal names have equal cosines, however the products are summed.
     return (usable(queries, "queries").double() @ names.double().T).argmax(dim=1)

@@ -9,7 +9,6 @@ from torch import Tensor
 from sslpurify.compute import Compute
 from sslpurify.data import (
     SIMPLE_TEMPLATES,
-    PromptSet,
     class_prompts,
     names_of_folders,
     prompt_set,
@@ -40,7 +39,7 @@ def prompts_of(recipe: Measuring, folders: Sequence[str]) -> tuple[tuple[str, ..
         if len(names) != len(folders):
             raise DataError(f"{source} has {len(names)} names for {len(folders)} class folders")
     else:
-        known: PromptSet = prompt_set(source)  # pyright: ignore[reportArgumentType]
+        known = prompt_set(source)
         names, usual = names_of_folders(known, folders), known.templates
     return class_prompts(names, templates_of(recipe.prompt_templates, usual))
 

@@ -13,7 +13,6 @@ from sslpurify.data import (
     CaptionedImages,
     ImageSet,
     PairsKind,
-    PromptSetName,
     pairs_kind,
     prompt_set,
     read_images,
@@ -98,7 +97,7 @@ def templates_of(source: str | None, otherwise: tuple[str, ...]) -> tuple[str, .
         return otherwise
     if _is_file(source):
         return read_templates(Path(source))
-    return prompt_set(_set_name(source)).templates
+    return prompt_set(source).templates
 
 
 def captions_of(
@@ -185,7 +184,3 @@ def _tell_left_out(images: ImageSet) -> None:
 
 def _is_file(source: str) -> bool:
     return Path(source).suffix.lower() in (".txt", ".json")
-
-
-def _set_name(source: str) -> PromptSetName:
-    return source  # pyright: ignore[reportReturnType] - prompt_set refuses unknown names

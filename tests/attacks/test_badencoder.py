@@ -11,7 +11,7 @@ from sslpurify.attacks.badencoder import BadEncoderSettings, Goal, attack, baden
 from sslpurify.attacks.triggers import read_trigger
 from sslpurify.compute import Compute
 from sslpurify.data import from_pixels, subset
-from sslpurify.encoders import Network, embed
+from sslpurify.encoders import embed
 from sslpurify.errors import DataError, TrainingError
 from tests import pico
 
@@ -30,14 +30,13 @@ def tiny():
             nn.ReLU(),
         )
 
-    backbone = nn.Sequential(
+    return nn.Sequential(
         *block(3, 16, 2), *block(16, 32, 2), *block(32, 32, 1),
         nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.BatchNorm1d(32),
     )  # fmt: skip
-    return Network(backbone, nn.Linear(32, 4), (0.5,) * 3, (0.25,) * 3)
 
 
-ENCODER = replace(pico.encoder(), make=tiny)
+ENCODER = replace(pico.encoder(), backbone=tiny, embedding_dim=32, mean=(0.5,) * 3, std=(0.25,) * 3)
 TRIGGER = read_trigger("white-square", SIZE)
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sslpurify.compute import PLAIN
-from sslpurify.curves import Schedule, backward, descend
+from sslpurify.curves import Batch, Schedule, backward, descend
 from sslpurify.curves.descent import cosine
 from sslpurify.errors import TrainingError
 from sslpurify.types import silent
@@ -88,6 +88,7 @@ def test_backward_does_not_add_to_old_gradients():
     network = nn.Linear(2, 1)
     images = torch.ones(3, 2)
     for _ in range(2):
-        loss = backward(network, lambda net, step: net(images).sum() * step, 2, PLAIN)
+        batch = Batch([lambda: images], lambda outputs: outputs.sum() * 2)
+        loss = backward(network, batch, PLAIN)
         assert loss == pytest.approx(2 * float(network(images).sum().detach()))
         assert network.weight.grad.tolist() == [[6.0, 6.0]]

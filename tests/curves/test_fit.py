@@ -4,9 +4,18 @@ from lightly.loss import NTXentLoss
 from torch import nn
 from torch.func import functional_call
 
-from sslpurify.compute import Compute
-from sslpurify.curves import BezierCurve, Schedule, basis, fit_bend, midpoint_bend
+from sslpurify.compute import PLAIN, Compute
+from sslpurify.curves import (
+    Batch,
+    BezierCurve,
+    Schedule,
+    backward,
+    basis,
+    fit_bend,
+    midpoint_bend,
+)
 from sslpurify.curves.fit import hand_over, put
+from sslpurify.encoders import Output
 from sslpurify.errors import TrainingError
 from sslpurify.rng import generator
 from sslpurify.statedict import digest
@@ -18,15 +27,23 @@ DECAY = 1e-2
 CRITERION = NTXentLoss(temperature=0.5)
 
 
-def batch(step: int, count: int = 8) -> torch.Tensor:
+def images(step: int, count: int = 8) -> torch.Tensor:
     shape = (2 * count, 3, pico.SIZE, pico.SIZE)
     return torch.rand(shape, generator=generator(0, "images", step), dtype=torch.float64)
 
 
-def objective(network: nn.Module, step: int) -> torch.Tensor:
+def contrasted(outputs: Output) -> torch.Tensor:
     """NT-Xent in whatever precision the network has."""
-    first, second = network(batch(step).to(next(network.parameters()))).projection.chunk(2)
+    first, second = outputs.projection.chunk(2)
     return CRITERION(first, second)
+
+
+def objective(step: int) -> Batch:
+    return Batch([lambda: images(step)], contrasted)
+
+
+def in_float32(step: int) -> Batch:
+    return Batch([lambda: images(step).float()], contrasted)
 
 
 def scratch() -> nn.Module:
@@ -41,9 +58,8 @@ def ends() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
 def reference_point(network: nn.Module, curve: BezierCurve, t: float, step: int, decay: float):
     """The loss of the slow way: automatic differentiation through the curve itself."""
     point = curve.at(t)
-    images = batch(step)
-    first, second = functional_call(network, point, (images,)).projection.chunk(2)
-    return CRITERION(first, second) + decay / 2 * sum(p.square().sum() for p in point.values())
+    loss = contrasted(functional_call(network, point, (images(step),)))
+    return loss + decay / 2 * sum(p.square().sum() for p in point.values())
 
 
 def trained_names(network: nn.Module) -> list[str]:
@@ -67,8 +83,7 @@ def test_the_gradient_is_that_of_autograd_through_the_curve(ends, t, decay):
 
     live = dict(network.named_parameters())
     put(live, curve, t)
-    network.zero_grad()
-    objective(network, 0).backward()
+    backward(network, objective(0), PLAIN)
     hand_over(live, bend, t, decay)
     largest = max(gradient.abs().max() for gradient in expected.values())
     assert largest > 1e-3
@@ -128,7 +143,7 @@ def test_training_lowers_the_loss(ends):
     """On one batch, over and over."""
     schedule = Schedule(10, images=8, learning_rate=1e-2, stage="curve")
     network = pico.encoder().fresh(0).train()
-    _, (first, last) = fit_bend(network, *ends, lambda n, _: objective(n, 0), schedule, seed=0)
+    _, (first, last) = fit_bend(network, *ends, lambda _: in_float32(0), schedule, seed=0)
     assert last < first
 
 
@@ -139,15 +154,21 @@ class Scalar(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(7.0))
 
+    def forward(self, factor: torch.Tensor) -> torch.Tensor:
+        return self.weight * factor
+
 
 def positions(steps: int, seed: int = 0, stage: str = "curve") -> list[float]:
     """The t of every step, read off a bend that a learning rate of nothing leaves in the middle."""
     seen: list[float] = []
 
-    def observe(network: nn.Module, step: int) -> torch.Tensor:
-        assert step == len(seen)
-        seen.append(float(network.weight.detach()))
-        return network.weight.square()
+    def observe(step: int) -> Batch:
+        def loss(weight: torch.Tensor) -> torch.Tensor:
+            assert step == len(seen)
+            seen.append(float(weight.detach()))
+            return weight.square()
+
+        return Batch([lambda: torch.ones(())], loss)
 
     start, end = {"weight": torch.tensor(0.0)}, {"weight": torch.tensor(1.0)}
     schedule = Schedule(steps, 1, 1e-12, stage)
@@ -179,7 +200,10 @@ def test_a_loss_that_is_not_finite_ends_the_training():
             Scalar(),
             start,
             end,
-            lambda network, step: network.weight * (float("nan") if step == 2 else 1.0),
+            lambda step: Batch(
+                [lambda: torch.ones(())],
+                lambda weight: weight * (float("nan") if step == 2 else 1.0),
+            ),
             SCHEDULE,
             seed=0,
         )
@@ -201,9 +225,8 @@ def test_tied_weights_are_trained_once():
     network[1].weight = network[0].weight
     start = {"0.weight": torch.zeros(3, 3), "1.weight": torch.zeros(3, 3)}
     end = {"0.weight": torch.eye(3), "1.weight": torch.eye(3)}
-    curve, _ = fit_bend(
-        network, start, end, lambda net, _: net(torch.ones(2, 3)).sum(), SCHEDULE, seed=0
-    )
+    batch = Batch([lambda: torch.ones(2, 3)], torch.sum)
+    curve, _ = fit_bend(network, start, end, lambda _: batch, SCHEDULE, seed=0)
     assert list(curve.bend) == ["0.weight"]
 
 
@@ -217,7 +240,7 @@ def test_a_state_of_another_network_is_refused(ends):
 def test_bf16_trains_float32_weights(ends):
     compute = Compute(bf16=True)
     network = compute.place(pico.encoder().fresh(0)).train()
-    curve, loss = fit_bend(network, *ends, objective, SCHEDULE, seed=0, compute=compute)
+    curve, loss = fit_bend(network, *ends, in_float32, SCHEDULE, seed=0, compute=compute)
     _, exact = fit_bend(scratch(), *ends, objective, SCHEDULE, seed=0)
     assert {tensor.dtype for tensor in curve.bend.values()} == {torch.float32}
     assert all(tensor.is_contiguous() for tensor in curve.bend.values())

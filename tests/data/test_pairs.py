@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 from sslpurify.data import CaptionedImages, from_pixels, pairs_kind, read_images, read_pairs
 from sslpurify.errors import ConfigError, DataError
 from tests.data.pictures import write_picture
+from tests.data.tars import add
 
 CLASSES = ("barn_owl", "t-shirt")
 
@@ -32,12 +32,6 @@ def write_csv(path: Path, pairs: list[tuple[Path, str]], separator: str = ",") -
         writer.writerow(["filepath", "title"])
         writer.writerows((image.relative_to(path.parent), text) for image, text in pairs)
     return path
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def write_tars(folder: Path, pairs: list[tuple[Path, str]], shards: int = 2) -> Path:
@@ -154,14 +148,12 @@ def test_the_kind_is_seen_from_the_path(three, tmp_path: Path):
     assert pairs_kind(tmp_path / "PAIRS.TSV") == "csv"
     (tmp_path / "empty").mkdir()
     for path, message in (
-        (tmp_path, "has neither|has both"),
         (tmp_path / "empty", "no captions for images"),
         (tmp_path / "nope", "does not exist"),
         (three["class-folders"] / CLASSES[0] / "0.png", "is no table"),
     ):
-        if path != tmp_path:
-            with pytest.raises(DataError, match=message):
-                pairs_kind(path)
+        with pytest.raises(DataError, match=message):
+            pairs_kind(path)
     (three["webdataset"] / "folder").mkdir()
     with pytest.raises(DataError, match="both tar archives and folders"):
         pairs_kind(three["webdataset"])
@@ -193,3 +185,13 @@ def test_images_and_captions_are_as_many():
     images = from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="2 images, 1 sets of captions"):
         CaptionedImages(images, (("one",),))
+
+
+def test_a_folder_name_that_is_no_text_is_no_caption(tmp_path: Path):
+    name = b"\xff".decode("utf-8", "surrogateescape")
+    write_picture(tmp_path / name / "0.png", 0)
+    with pytest.raises(DataError, match=r"class folder .*\\udcff: the name has half a surrogate"):
+        read_pairs(tmp_path, 8)
+    (tmp_path / name).rename(tmp_path / "_")
+    with pytest.raises(DataError, match="the name is empty"):
+        read_pairs(tmp_path, 8)

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sslpurify.checkpoint import Checkpoint, read, write
-from sslpurify.encoders.layout import HeadLayout, Layout, extract, guess, locate, restore
+from sslpurify.encoders import (
+    HeadLayout,
+    Layout,
+    create,
+    extract,
+    guess,
+    locate,
+    restore,
+    simclr_architectures,
+)
 from sslpurify.errors import CheckpointError
 from sslpurify.statedict import digest, identical
 
@@ -22,32 +31,24 @@ WIDTHS = {18: 512, 34: 512, 50: 2048}
 
 
 @cache
-def shapes(depth: int, cifar: bool = False) -> dict[str, tuple[int, ...]]:
+def shapes(depth: int) -> dict[str, tuple[int, ...]]:
+    """torchvision's own."""
     with torch.device("meta"):
-        module = models.get_model(f"resnet{depth}")
-        if cifar:
-            module.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    state = module.state_dict().items()
+        state = models.get_model(f"resnet{depth}").state_dict().items()
     return {name: tuple(tensor.shape) for name, tensor in state if not name.startswith("fc.")}
 
 
-ARCHITECTURES = {
-    f"simclr/resnet{depth}{'-cifar' if cifar else ''}": shapes(depth, cifar)
-    for depth in DEPTHS
-    for cifar in (False, True)
-}
-PICO = {
-    name: tuple(size if size <= 7 else size // 32 for size in shape)
-    for name, shape in shapes(18).items()
-}
+ENCODERS = {name: create(name) for name in simclr_architectures()}
+PICO_ENCODER = create("simclr/resnet18-w2")
+PICO = PICO_ENCODER.shapes
 
 
 def find(tensors: Mapping[str, Tensor], architecture: str) -> Layout:
-    return locate(tensors, architecture, ARCHITECTURES[architecture], ARCHITECTURES)
+    return locate(tensors, ENCODERS[architecture], ENCODERS.values())
 
 
 def find_pico(tensors: Mapping[str, Tensor]) -> Layout:
-    return locate(tensors, "pico", PICO, {"pico": PICO})
+    return locate(tensors, PICO_ENCODER, [PICO_ENCODER])
 
 
 def meta(shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> dict[str, Tensor]:
@@ -75,9 +76,9 @@ def checkpoint(tensors: dict[str, Tensor], wrapper: str = "state_dict") -> Check
         "layer1.",
     ],
 )
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ENCODERS)
 def test_any_prefix_is_discovered(architecture, prefix):
-    expected = ARCHITECTURES[architecture]
+    expected = ENCODERS[architecture].shapes
     others = {"queue": torch.empty(9), f"{prefix}fc.weight": torch.empty(9, 9)}
     tensors = meta(expected, prefix) | others
     layout = find(tensors, architecture)
@@ -86,15 +87,15 @@ def test_any_prefix_is_discovered(architecture, prefix):
     assert layout.ignored == tuple(others)
     assert layout.absent == layout.copies == ()
     assert not layout.has_head
-    first, *rest = guess(tensors, ARCHITECTURES)
+    first, *rest = guess(tensors, ENCODERS.values())
     assert (first.architecture, first.layout, first.confidence) == (architecture, layout, 1.0)
     assert all(other.confidence < 1 and other.layout is None for other in rest)
 
 
-@pytest.mark.parametrize("asked", ARCHITECTURES)
-@pytest.mark.parametrize("there", ARCHITECTURES)
+@pytest.mark.parametrize("asked", ENCODERS)
+@pytest.mark.parametrize("there", ENCODERS)
 def test_another_architecture_is_refused_and_guessed(asked, there):
-    tensors = meta(ARCHITECTURES[there], "module.")
+    tensors = meta(ENCODERS[there].shapes, "module.")
     if asked == there:
         return
     with pytest.raises(CheckpointError, match=f"no encoder of type {asked}:") as caught:
@@ -121,7 +122,7 @@ def test_the_message_lists_what_is_wrong():
 def test_a_file_without_any_encoder():
     with pytest.raises(CheckpointError, match=r"begins with 'text.token'.*No other known"):
         find({"text.token": torch.empty(3)}, "simclr/resnet18")
-    assert guess({"text.token": torch.empty(3)}, ARCHITECTURES) == []
+    assert guess({"text.token": torch.empty(3)}, ENCODERS.values()) == []
     with pytest.raises(CheckpointError, match="holds no encoder"):
         find({}, "simclr/resnet18")
 
@@ -160,7 +161,7 @@ def test_of_two_encoders_the_trained_one_is_taken_and_the_other_told(used, copy,
     assert layout.prefix == used
     assert layout.copies == (copy,)
     assert set(layout.ignored) == {copy + name for name in shapes(18)}
-    assert guess(tensors, ARCHITECTURES)[0].layout == layout
+    assert guess(tensors, ENCODERS.values())[0].layout == layout
 
 
 @pytest.mark.parametrize(("a", "b"), [("", "module."), ("net_1.", "net_2.")])
@@ -170,7 +171,7 @@ def test_two_encoders_of_equal_rank_are_an_error(a, b):
         find(tensors, "simclr/resnet18")
     assert repr(a) in str(caught.value)
     assert repr(b) in str(caught.value)
-    best = guess(tensors, ARCHITECTURES)[0]
+    best = guess(tensors, ENCODERS.values())[0]
     assert (best.architecture, best.layout, best.confidence) == ("simclr/resnet18", None, 1.0)
 
 

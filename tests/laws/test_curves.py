@@ -9,7 +9,6 @@ from torch import nn
 
 from sslpurify.curves import BezierCurve, basis
 from sslpurify.curves.fit import hand_over, put
-from sslpurify.encoders import backbone_shapes
 from sslpurify.statedict import digest, identical
 from tests import pico
 
@@ -21,7 +20,7 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(shape, generator=generator)
-        for name, shape in backbone_shapes(pico.ARCH).items()
+        for name, shape in pico.encoder().shapes.items()
     }
 
 

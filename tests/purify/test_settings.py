@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from sslpurify.purify import TscSettings
-from sslpurify.purify.workshop import kept_modules
+from sslpurify.purify.workshop import kept_names
 from tests import pico
 
 
@@ -22,9 +22,11 @@ def test_frozen_and_strict():
         ("kept", -0.1),
         ("steps", 0),
         ("batch_size", 1),
+        ("micro_batch", 1),
         ("learning_rate", 0),
         ("weight_decay", -1),
         ("temperature", 0),
+        ("contrast", -1),
         ("t_aligned", 0),
         ("t_misaligned", 1),
         ("match_images", 1),
@@ -50,5 +52,5 @@ def test_settings_survive_json():
 )
 def test_kept_is_a_share_of_the_sections_and_never_all(share, sections):
     encoder = pico.encoder()
-    names = kept_modules(encoder, TscSettings(kept=share))
+    names = kept_names(encoder, TscSettings(kept=share))
     assert names == tuple(name for section in encoder.sections[:sections] for name in section)

@@ -7,7 +7,7 @@ import torch
 from sslpurify.compute import CPU, PLAIN
 from sslpurify.curves import reestimate
 from sslpurify.data import from_pixels
-from sslpurify.encoders import Contrast
+from sslpurify.encoders import CleanSet, by_views
 from sslpurify.errors import DataError, TrainingError
 from sslpurify.purify import Purified, TscSettings, permuted_groups, purify
 from sslpurify.purify.tsc import _fine_tune, _fit_head
@@ -44,12 +44,13 @@ def changed(settings: TscSettings, **values: object) -> TscSettings:
     return settings.model_copy(update=values)
 
 
-def contrast(settings: TscSettings, seed: int) -> Contrast:
-    return Contrast(IMAGES, settings.views, settings.batch_size, settings.temperature, seed, CPU)
+def clean(settings: TscSettings, seed: int) -> CleanSet:
+    guide = by_views(settings.temperature)
+    return CleanSet(IMAGES, guide, settings.views, settings.batch_size, None, seed, CPU)
 
 
 def workshop(settings: TscSettings, seed: int = 0) -> Workshop:
-    return Workshop(ENCODER, contrast(settings, seed), settings, PLAIN, silent)
+    return Workshop(ENCODER, clean(settings, seed), settings, PLAIN, silent)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ class TestState:
 
     def test_statistics_are_measured_at_the_point_that_is_taken(self, once):
         network = ENCODER.load(once.state)
-        statistics = contrast(SMALL, 0).statistics(SMALL.statistics_images)
+        statistics = clean(SMALL, 0).statistics(SMALL.statistics_images)
         reestimate(network, statistics, kept=workshop(SMALL).kept(network))
         for name, tensor in network.state_dict().items():
             if name.endswith(("running_mean", "running_var")):

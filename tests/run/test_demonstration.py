@@ -75,7 +75,7 @@ def test_the_embedded_data_fit_together() -> None:
     assert set(images.test.labels.tolist()) == set(range(len(recipe.classes)))
     assert recipe.target in recipe.classes
     for name in ("victim", "reference"):
-        read_weights(EMBEDDED / f"{name}.safetensors", recipe.arch)
+        read_weights(EMBEDDED / f"{name}.safetensors", recipe)
     assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 6_000_000
 
 

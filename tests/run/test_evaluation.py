@@ -35,7 +35,7 @@ def test_every_set_is_embedded_once_however_many_probes_ask(files: Files) -> Non
 
 
 def test_limits_take_as_many_of_each_class(files: Files) -> None:
-    bench = set_up(recipe(files, train_per_class=4, test_per_class=2), silent)
+    bench = set_up(recipe(files, train_per_class=4, test_per_class=2), pico.SIZE, ["knn"], silent)
     assert torch.bincount(bench.bank.labels).tolist() == [4, 4, 4]
     assert torch.bincount(bench.test.labels).tolist() == [2, 2, 2]
 
@@ -50,7 +50,7 @@ def test_a_class_is_found_by_name_only() -> None:
 def test_an_accuracy_near_chance_is_a_loud_warning(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = set_up(recipe(files), silent)
+    bench = set_up(recipe(files), pico.SIZE, ["knn"], silent)
     with caplog.at_level(logging.WARNING, logger="sslpurify"):
         rows_of("before", {"knn": Measurement(wilson(90, 100))}, bench)
         assert caplog.messages == []

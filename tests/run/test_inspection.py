@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sslpurify.encoders import create
 from sslpurify.errors import CheckpointError, ConfigError, UnsafeInputError
 from sslpurify.run import inspect
 from tests import pico
@@ -15,11 +16,9 @@ class Payload:
 
 
 def test_an_encoder_of_full_width_is_told_from_its_small_stem(tmp_path: Path) -> None:
-    from sslpurify.encoders import backbone_shapes
-
     for arch in ("simclr/resnet18", "simclr/resnet18-cifar"):
         path = tmp_path / "encoder.safetensors"
-        shapes = backbone_shapes(arch)
+        shapes = create(arch).shapes
         save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
         answer = inspect(path, None)
         assert answer.data["architecture"] == arch

@@ -3,10 +3,13 @@
 from torch import nn
 from torchvision.models.resnet import ResNet
 
+from sslpurify.encoders.specs.hf_vision import ROOTS, describe_hf_vision
 from sslpurify.encoders.specs.modified_resnet import modified_resnet_sections
 from sslpurify.encoders.specs.naming import is_a
 from sslpurify.encoders.specs.open_clip_vit import describe_open_clip_vit
 from sslpurify.encoders.specs.resnet import resnet_sections
+from sslpurify.encoders.specs.timm_vit import describe_timm_vit
+from sslpurify.encoders.specs.torchvision_vit import describe_torchvision_vit
 from sslpurify.encoders.specs.transformer import Sections, Transformer, sections
 from sslpurify.errors import ConfigError
 
@@ -38,6 +41,15 @@ def sections_of(module: nn.Module) -> Sections:
 
 
 def _described(module: nn.Module) -> Transformer:
-    if is_a(module, "open_clip.VisionTransformer"):
-        return describe_open_clip_vit(module)
+    for kind, describe in _TRANSFORMERS.items():
+        if is_a(module, kind):
+            return describe(module)
     raise ConfigError(f"no family of architectures has a {type(module).__name__}")
+
+
+_TRANSFORMERS = {
+    "open_clip.VisionTransformer": describe_open_clip_vit,
+    "timm.VisionTransformer": describe_timm_vit,
+    "torchvision.VisionTransformer": describe_torchvision_vit,
+    **dict.fromkeys(ROOTS, describe_hf_vision),
+}

@@ -64,15 +64,15 @@ def has(module: nn.Module, name: str) -> bool:
     )
 
 
-def count(module: nn.Module, attribute: str) -> int:
-    """A number that a module was built with, as of its heads.
+def count(built: object, attribute: str) -> int:
+    """A number that a module or its configuration was built with, as of its heads.
 
     Raises:
-        ConfigError: If the module has no such whole positive number.
+        ConfigError: If it has no such whole positive number.
     """
-    number = getattr(module, attribute, None)
+    number = getattr(built, attribute, None)
     if not isinstance(number, int) or number < 1:
-        raise ConfigError(f"{type(module).__name__} does not say its {attribute}")
+        raise ConfigError(f"{type(built).__name__} does not say its {attribute}")
     return number
 
 

@@ -11,12 +11,15 @@ from sslpurify.encoders.specs.transformer import (
     adds,
     along,
     linear,
-    thirds,
+    packed,
+    parts,
+    patches,
+    present,
     transformer_spec,
     vectors,
 )
 from sslpurify.errors import ConfigError
-from sslpurify.symmetry.spec import Fixed, Linear, PermutationSpec, Probe, Touch
+from sslpurify.symmetry.spec import Fixed, PermutationSpec, Probe, Touch
 
 
 def open_clip_vit_spec(module: nn.Module, prefix: str = "backbone.") -> PermutationSpec:
@@ -46,12 +49,12 @@ def describe_open_clip_vit(module: nn.Module) -> Transformer:
         for name, _ in module.get_submodule("transformer.resblocks").named_children()
     )
     layers = tuple(_layer(module, name) for name in blocks)
-    touches = [
-        *(Touch("conv1.weight", 0), Touch("class_embedding", 0), Touch("positional_embedding", 1)),
+    touches, fixed = patches(module, "conv1")
+    touches += [
+        *(Touch("class_embedding", 0), Touch("positional_embedding", 1)),
         *vectors(*along(module, "ln_pre", "ln_post")),
         *(touch for layer in layers for touch in adds(layer)),
     ]
-    fixed = [Fixed("conv1.weight", dim) for dim in (1, 2, 3)]
     fixed.append(Fixed("positional_embedding", 0))
     watched, after = None, ["ln_post"]
     if has(module, "proj"):
@@ -64,7 +67,7 @@ def describe_open_clip_vit(module: nn.Module) -> Transformer:
         (Stream("residual", tuple(touches), watched),),
         tuple(fixed),
         blocks,
-        ("conv1", "class_embedding", "positional_embedding", "ln_pre"),
+        ("class_embedding", "positional_embedding", *present(module, "conv1", "ln_pre")),
         tuple(after),
     )
 
@@ -76,9 +79,7 @@ def _layer(module: nn.Module, name: str) -> Layer:
     attention = block.get_submodule("attn")
     require_kind(attention, f"{name}.attn", "torch.MultiheadAttention", "open_clip.Attention")
     custom = not isinstance(attention, nn.MultiheadAttention)
-    rows = len(attention.get_parameter("in_proj_weight"))
-    bias = f"{name}.attn.in_proj_bias" if has(attention, "in_proj_bias") else None
-    q, k, v = thirds(Linear(f"{name}.attn.in_proj_weight", bias, 0, rows))
+    q, k, v = parts(packed(module, f"{name}.attn"), 3)
     scaled = has(attention, "head_scale")
     up, down = linear(module, f"{name}.mlp.c_fc"), linear(module, f"{name}.mlp.c_proj")
     norms = ("ln_1", "ln_2", "ls_1", "ls_2", *(("ln_attn",) if custom else ()))

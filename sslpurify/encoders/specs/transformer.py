@@ -17,6 +17,7 @@ from sslpurify.encoders.specs.attention import (
     feedforward_group,
     written,
 )
+from sslpurify.encoders.specs.convolutions import plain_convolution
 from sslpurify.encoders.specs.naming import described, has, is_a, under
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import Fixed, Group, Linear, PermutationSpec, Probe, Touch, View
@@ -83,7 +84,7 @@ def transformer_spec(module: nn.Module, transformer: Transformer, prefix: str) -
         groups.append(feedforward_group(layer.feedforward))
     for stream in transformer.streams:
         if stream.probe is None:
-            fixed += (Fixed(touch.name, touch.dim) for touch in stream.touches)
+            fixed += held(*stream.touches)
         else:
             first = stream.touches[0]
             size = module.state_dict()[first.name].shape[first.dim]
@@ -130,6 +131,26 @@ def vectors(*names: str) -> Iterator[Touch]:
     yield from (Touch(name, 0) for name in names)
 
 
+def held(*touches: Touch) -> Iterator[Fixed]:
+    """These axes as fixed."""
+    yield from (Fixed(touch.name, touch.dim) for touch in touches)
+
+
+def patches(module: nn.Module, name: str) -> tuple[list[Touch], list[Fixed]]:
+    """What a convolution that embeds patches writes to a stream, and its other axes.
+
+    Raises:
+        ConfigError: If the module of this name is no plain convolution.
+    """
+    writes = [Touch(f"{name}.{kind}", 0) for kind in plain_convolution(module, name).state_dict()]
+    return writes, [Fixed(f"{name}.weight", dim) for dim in (1, 2, 3)]
+
+
+def present(module: nn.Module, *names: str) -> tuple[str, ...]:
+    """Those of these sub-modules that have tensors."""
+    return tuple(n for n in names if has(module, n) and module.get_submodule(n).state_dict())
+
+
 def linear(module: nn.Module, name: str) -> Linear:
     """All rows of a linear layer.
 
@@ -143,9 +164,12 @@ def linear(module: nn.Module, name: str) -> Linear:
     return Linear(f"{name}.weight", bias, 0, layer.out_features)
 
 
-def thirds(fused: Linear) -> tuple[Linear, ...]:
-    """Queries, keys and values of a fused projection."""
-    return parts(fused, 3)
+def packed(module: nn.Module, name: str) -> Linear:
+    """The projection to queries, keys and values of attention that packs them into one."""
+    attention = module.get_submodule(name)
+    bias = f"{name}.in_proj_bias" if has(attention, "in_proj_bias") else None
+    rows = len(attention.get_parameter("in_proj_weight"))
+    return Linear(f"{name}.in_proj_weight", bias, 0, rows)
 
 
 def parts(fused: Linear, count: int) -> tuple[Linear, ...]:

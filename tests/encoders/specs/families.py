@@ -3,11 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import transformers
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer as OpenClipViT
-from torch import nn
+from timm.layers import SwiGLU, SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer as TimmViT
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer as TorchvisionViT
 
-from sslpurify.encoders.specs import modified_resnet_spec, open_clip_vit_spec
+from sslpurify.encoders.specs import (
+    hf_vision_spec,
+    modified_resnet_spec,
+    open_clip_vit_spec,
+    timm_vit_spec,
+    torchvision_vit_spec,
+)
 from sslpurify.symmetry.spec import PermutationSpec
 
 Spec = Callable[[nn.Module, str], PermutationSpec]
@@ -50,6 +60,51 @@ def tokens_first() -> nn.Module:
     return network
 
 
+def timm(**options: object) -> Callable[[], nn.Module]:
+    small = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    small |= {"mlp_ratio": 1.5, "num_classes": 0}
+    return lambda: TimmViT(**(small | options))
+
+
+def torchvision(classes: bool) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        network = TorchvisionViT(16, 8, 2, 3, 12, 18, num_classes=6)
+        if not classes:
+            network.heads = nn.Identity()
+        return network
+
+    return make
+
+
+class Embedding(nn.Module):
+    """A Hugging Face module whose output is a tensor, the embedding, rather than a record."""
+
+    def __init__(self, module: nn.Module, field: str) -> None:
+        super().__init__()
+        self.module, self.field = module, field
+
+    def forward(self, images: Tensor) -> Tensor:
+        return getattr(self.module(images), self.field)
+
+
+def hf_spec(network: nn.Module, prefix: str) -> PermutationSpec:
+    return hf_vision_spec(network.module, f"{prefix}module.")
+
+
+def hf(kind: str, field: str = "last_hidden_state", **options: object) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        settings = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
+        settings |= {"image_size": 16, "patch_size": 8}
+        if kind != "Dinov2Model":
+            settings["intermediate_size"] = 18
+        if field == "image_embeds":
+            settings["projection_dim"] = 6
+        cls = getattr(transformers, kind)
+        return Embedding(cls(cls.config_class(**(settings | options))), field)
+
+    return make
+
+
 CUSTOM = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 ALL = "inner residual heads qk vo"
 FIXED_STREAM = "inner heads qk vo"
@@ -67,4 +122,41 @@ FAMILIES = {
         open_clip(**dict.fromkeys(CUSTOM, True)), open_clip_vit_spec, ALL
     ),
     "open_clip-vit-no-proj": Family(without_projection, open_clip_vit_spec, FIXED_STREAM),
+    "timm": Family(timm(), timm_vit_spec, FIXED_STREAM),
+    "timm-classifier": Family(
+        timm(num_classes=6, global_pool="avg", pre_norm=True), timm_vit_spec, ALL
+    ),
+    "timm-qk-norm-registers": Family(
+        timm(
+            num_classes=6,
+            qk_norm=True,
+            init_values=0.1,
+            reg_tokens=2,
+            no_embed_class=True,
+            scale_attn_norm=True,
+            scale_mlp_norm=True,
+            mlp_layer=SwiGLU,
+        ),
+        timm_vit_spec,
+        ALL,
+    ),
+    "timm-siglip": Family(
+        timm(class_token=False, global_pool="map", mlp_layer=SwiGLUPacked, mlp_ratio=2),
+        timm_vit_spec,
+        ALL,
+    ),
+    "timm-siglip-classifier": Family(
+        timm(class_token=False, global_pool="map", num_classes=6), timm_vit_spec, ALL
+    ),
+    "torchvision": Family(torchvision(classes=False), torchvision_vit_spec, FIXED_STREAM),
+    "torchvision-classifier": Family(torchvision(classes=True), torchvision_vit_spec, ALL),
+    "hf-clip": Family(hf("CLIPVisionModelWithProjection", "image_embeds"), hf_spec, ALL),
+    "hf-clip-no-projection": Family(hf("CLIPVisionModel", "pooler_output"), hf_spec, FIXED_STREAM),
+    "hf-siglip": Family(hf("SiglipVisionModel", "pooler_output"), hf_spec, ALL),
+    "hf-siglip-no-head": Family(
+        hf("SiglipVisionModel", vision_use_head=False), hf_spec, FIXED_STREAM
+    ),
+    "hf-vit": Family(hf("ViTModel", "pooler_output"), hf_spec, FIXED_STREAM),
+    "hf-dinov2": Family(hf("Dinov2Model"), hf_spec, FIXED_STREAM),
+    "hf-dinov2-swiglu": Family(hf("Dinov2Model", use_swiglu_ffn=True), hf_spec, FIXED_STREAM),
 }

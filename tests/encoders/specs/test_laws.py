@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from sslpurify.encoders.specs import sections_of
 from sslpurify.symmetry.matching import correlate, match
@@ -19,7 +20,7 @@ def without_effect(spec):
     for group in spec.groups:
         if group.kind not in {"heads", "qk"}:
             continue
-        keys = group.probes[1 if group.kind == "qk" or len(group.probes) == 3 else 0].probe.linear
+        keys = group.probes[-1 if group.kind == "qk" else -2].probe.linear
         normed = any(
             "ln_k." in t.name or "k_norm." in t.name for g in spec.groups for t in g.touches
         )
@@ -84,11 +85,22 @@ def test_a_planted_permutation_is_recovered(family, network, spec):
 
 
 def test_every_tensor_is_in_one_section(network):
-    for name in network.state_dict():
-        homes = [
-            entry
-            for section in sections_of(network)
-            for entry in section
-            if name == entry or name.startswith(f"{entry}.")
-        ]
+    module = getattr(network, "module", network)
+    entries = [entry for section in sections_of(module) for entry in section]
+    for name in module.state_dict():
+        homes = [entry for entry in entries if name == entry or name.startswith(f"{entry}.")]
         assert len(homes) == 1, (name, homes)
+
+
+def test_only_the_layout_is_read(family, spec):
+    with torch.device("meta"):
+        network = family.make()
+    assert family.spec(network, "") == spec
+
+
+def test_the_prefix_goes_before_tensors_and_modules(family, network):
+    holder = nn.ModuleDict({"backbone": network})
+    spec = family.spec(network, "backbone.")
+    assert spec.problems(adapter.shapes(holder)) == []
+    views = [view for group in spec.groups for view in group.probes]
+    assert all(view.probe.module.startswith("backbone.") for view in views)
