@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,9 @@ def beside_weights(payload: Any, path: Path, *, legacy: bool = False) -> Path:
 
 
 def torchscript(path: Path) -> Path:
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     return path
 
 
@@ -271,7 +274,7 @@ FILES: dict[str, tuple[Maker, str]] = {
     ),
     "a nested pickle": (
         lambda f, c: saved({"w": Calling(pickle.loads, pickle.dumps(Call(c)))}, f / "m.pt"),
-        "cPickle.loads",
+        "pickle.loads",
     ),
     "torchscript": (lambda f, _: torchscript(f / "m.pt"), "TorchScript"),
     "pt2": (lambda f, _: pt2(f / "m.pt2"), "torch.export"),

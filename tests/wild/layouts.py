@@ -7,6 +7,7 @@ BYOL, DINO, lightly, Lightning, timm, open_clip, transformers.
 import argparse
 import json
 import pathlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -256,4 +257,7 @@ def save_folder(folder: Path, *, shards: int = 1, pickled: bool = False) -> None
 def save_torchscript(path: Path) -> None:
     network = pico.encoder().fresh(0)
     network.load_state_dict(dict(pico.state()))
-    torch.jit.save(torch.jit.trace(network.backbone, torch.zeros(1, 3, 16, 16)), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it deprecated
+        traced = torch.jit.trace(network.backbone.eval(), torch.zeros(1, 3, 16, 16))
+        torch.jit.save(traced, path)

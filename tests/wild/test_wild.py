@@ -81,7 +81,7 @@ def test_safetensors(tmp_path: Path) -> None:
     goes_round(read(tmp_path / "model"), tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_torchscript_is_read_without_being_run(tmp_path: Path) -> None:
     path = tmp_path / "model"
     layouts.save_torchscript(path)
