@@ -66,14 +66,15 @@ def create(
             raise ConfigError("--arch hf is for a folder with a config.json; name that folder")
         if "model_cfg" not in config:
             return hf_encoder(config, tokenizer=tokenizer, **look)
-        described = config["model_cfg"]
+        described = _model_cfg("open_clip_config.json", config)
     elif family == "open_clip" and rest:
         described = _described(rest)
     else:
         raise ConfigError(f"unknown architecture {architecture!r}; known are {FORMS}")
     tokenize = None
     if tokenizer is not None:
-        length = described.get("text_cfg", {}).get("context_length", 77)
+        text = described.get("text_cfg")
+        length = text.get("context_length", 77) if isinstance(text, dict) else 77
         tokenize = hf_tokenizer(tokenizer, length)
     return open_clip_encoder(
         architecture, described, quick_gelu=quick_gelu, tokenize=tokenize, **look
@@ -136,5 +137,12 @@ def _described(rest: str) -> Mapping[str, Any]:
     """An open_clip configuration, built in or from a file."""
     if not rest.endswith(".json"):
         return built_in(rest)
-    data = read_json(Path(rest))
-    return data.get("model_cfg", data)
+    return _model_cfg(rest, read_json(Path(rest)))
+
+
+def _model_cfg(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's part of a configuration, which is the whole of some."""
+    described = data.get("model_cfg", data)
+    if not isinstance(described, dict):
+        raise ConfigError(f"{name}: model_cfg is no mapping")
+    return described

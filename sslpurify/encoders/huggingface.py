@@ -148,6 +148,8 @@ def hf_encoder(
         )
     wanted = json.dumps(_resized(dict(config), image_size), sort_keys=True)
     vision = _config(name, wanted)
+    if vision.num_hidden_layers < 1:
+        raise ConfigError(f"config.json: a {name} without layers")
     shapes, groups, sections, spellings = _described(name, wanted)
     usual_mean, usual_std = kind.normalization
     return Encoder(
@@ -181,7 +183,7 @@ def _resized(config: dict[str, Any], image_size: int | None) -> dict[str, Any]:
 def _config(name: str, config: str) -> Any:
     try:
         return _KINDS[name].config(json.loads(config))
-    except (TypeError, ValueError, AttributeError, KeyError, AssertionError) as error:
+    except Exception as error:
         raise ConfigError(f"config.json: no {name} can be built from it: {error}") from error
 
 
@@ -191,9 +193,10 @@ def _embedding_dim(vision: Any) -> int:
 
 
 def _vision(name: str, config: str) -> PreTrainedModel:
+    described = _plain_attention(_config(name, config))
     try:
-        return _KINDS[name].model(_plain_attention(_config(name, config)))
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+        return _KINDS[name].model(described)
+    except Exception as error:
         raise ConfigError(f"config.json: no {name} can be built from it: {error}") from error
 
 
@@ -247,13 +250,13 @@ def _text_tower(name: str, config: str) -> TextTower:
             return TextTower(CLIPTextModelWithProjection(_plain_attention(text)), read_projected)
         text = SiglipConfig.from_dict(data).text_config
         return TextTower(SiglipTextModel(_plain_attention(text)), read_pooled, logit_bias=True)
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+    except Exception as error:
         raise ConfigError(f"config.json: no text tower can be built from it: {error}") from error
 
 
 def _text_names(name: str) -> tuple[str, ...]:
     inner = name.removeprefix("network.")
-    return (inner, f"text_model.{inner}")
+    return (inner,) if inner == name else (inner, f"text_model.{inner}")
 
 
 def hf_tokenizer(folder: Path | None, length: int) -> Tokenize:

@@ -119,16 +119,28 @@ def _described(
         groups = specs.modified_resnet_spec(module, BACKBONE)
         return "modified-resnet", shapes, groups, _prefixed(specs.sections_of(module), BACKBONE)
     if isinstance(module, VisionTransformer):
+        if not module.transformer.resblocks:
+            raise ConfigError(f"{name}: an image tower without layers")
         groups = specs.open_clip_vit_spec(module, BACKBONE)
         return "vit", shapes, groups, _prefixed(specs.sections_of(module), BACKBONE)
     if isinstance(module, TimmModel) and not list(module.head.parameters()):
         trunk = f"{BACKBONE}trunk."
         groups = specs.timm_vit_spec(module.trunk, trunk)  # raises for other networks than ViTs
+        _require_size(name, module.trunk, json.loads(config)["vision_cfg"])
         return "vit", shapes, groups, _prefixed(specs.sections_of(module.trunk), trunk)
     raise ConfigError(
         f"{name}: an image tower of type {type(module).__name__}; those described here are "
         "open_clip's ModifiedResNet and VisionTransformer, and timm's ViT without a projection"
     )
+
+
+def _require_size(name: str, trunk: Any, vision: Mapping[str, Any]) -> None:
+    """open_clip leaves a trunk at the size that its name means, whatever size is asked for."""
+    has, wanted = trunk.patch_embed.img_size[0], _square(name, vision.get("image_size", 224))
+    if has != wanted:
+        raise ConfigError(
+            f"{name}: {vision['timm_model_name']} takes images of {has} pixels, not {wanted}"
+        )
 
 
 def _prefixed(sections: tuple[tuple[str, ...], ...], prefix: str) -> tuple[tuple[str, ...], ...]:
@@ -173,7 +185,7 @@ def _visual(name: str, config: str) -> nn.Module:
             raise ConfigError(f"{name}: timm has no model called {str(trunk)[:80]!r}")
     try:
         return _build_vision_tower(wanted["embed_dim"], vision, wanted.get("quick_gelu", False))
-    except (TypeError, ValueError, AssertionError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:
         raise ConfigError(f"{name}: no image tower can be built from it: {error}") from error
 
 
@@ -193,7 +205,7 @@ def _text_tower(name: str, config: str) -> TextTower:
         network = _build_text_tower(
             wanted["embed_dim"], wanted["text_cfg"], wanted.get("quick_gelu", False)
         )
-    except (TypeError, ValueError, AssertionError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:
         raise ConfigError(f"{name}: no text tower can be built from it: {error}") from error
     return TextTower(network, logit_bias="init_logit_bias" in wanted)
 

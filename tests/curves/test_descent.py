@@ -5,6 +5,7 @@ from torch import nn
 from sslpurify.compute import PLAIN
 from sslpurify.curves import Batch, Schedule, backward, descend
 from sslpurify.curves.descent import cosine
+from sslpurify.encoders import Output
 from sslpurify.errors import TrainingError
 from sslpurify.types import silent
 
@@ -92,3 +93,57 @@ def test_backward_does_not_add_to_old_gradients():
         loss = backward(network, batch, PLAIN)
         assert loss == pytest.approx(2 * float(network(images).sum().detach()))
         assert network.weight.grad.tolist() == [[6.0, 6.0]]
+
+
+class Two(nn.Module):
+    """Two outputs of which a loss may use one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, images):
+        hidden = self.first(images).tanh()
+        return Output(hidden, self.second(hidden))
+
+
+def apart(output: Output) -> torch.Tensor:
+    """Every row against every other: no sum over micro-batches."""
+    return (output.projection @ output.projection.T).softmax(1).diagonal().log().mean()
+
+
+def both(output: Output) -> torch.Tensor:
+    return apart(output) + (output.embedding.std(0) * output.projection.std()).sum()
+
+
+def embedding_only(output: Output) -> torch.Tensor:
+    return output.embedding.var(0).sum()
+
+
+@pytest.mark.parametrize("loss", [apart, both, embedding_only])
+@pytest.mark.parametrize("sizes", [[8], [1] * 8, [3, 5], [3, 3, 2]])
+def test_micro_batches_have_the_gradient_of_the_batch(loss, sizes):
+    images = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    network = Two()
+    value = loss(network(images))
+    value.backward()
+    expected = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    batch = Batch([lambda part=part: part for part in images.split(sizes)], loss)
+    assert backward(network, batch, PLAIN) == pytest.approx(float(value.detach()), rel=1e-12)
+    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
+    assert set(found) == set(expected)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_micro_batches_keep_frozen_parameters_without_gradient():
+    network = Two()
+    network.first.requires_grad_(False)
+    images = torch.ones(4, 4, dtype=torch.float64)
+    backward(network, Batch([lambda: images, lambda: 2 * images], apart), PLAIN)
+    assert network.first.weight.grad is None
+    assert network.second.weight.grad is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightly.loss import NTXentLoss
 
-from sslpurify.losses import nt_xent
+from sslpurify.losses import info_nce, nt_xent, siglip, soft_targets
 
 
 def projections(count: int, length: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,3 +99,79 @@ def test_float32_even_under_autocast():
         loss = nt_xent(0.05)(first, second)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, expected)
+
+
+def unit_products(pair: tuple[torch.Tensor, torch.Tensor]) -> list[list[float]]:
+    """Cosines of every image with every caption, one at a time, in double precision."""
+    return [
+        [float(a @ b / a.norm() / b.norm()) for b in pair[1].double()] for a in pair[0].double()
+    ]
+
+
+def slow_info_nce(pair: tuple[torch.Tensor, torch.Tensor], scale: float) -> float:
+    """Radford et al. 2021, figure 3."""
+    table = unit_products(pair)
+    total = 0.0
+    for rows in (table, [list(column) for column in zip(*table, strict=True)]):
+        for number, row in enumerate(rows):
+            top = max(row) * scale
+            spread = sum(math.exp(scale * score - top) for score in row)
+            total += top + math.log(spread) - scale * row[number]
+    return total / (2 * len(table))
+
+
+def slow_siglip(pair: tuple[torch.Tensor, torch.Tensor], scale: float, bias: float) -> float:
+    """Zhai et al. 2023, algorithm 1."""
+    total = 0.0
+    for i, row in enumerate(unit_products(pair)):
+        for j, score in enumerate(row):
+            logit = (1 if i == j else -1) * (scale * score + bias)
+            total += max(-logit, 0) + math.log1p(math.exp(-abs(logit)))
+    return total / len(pair[0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+@pytest.mark.parametrize("count", [2, 7])
+def test_info_nce_and_siglip_are_the_papers(count, scale):
+    pair = projections(count)
+    assert float(info_nce(*pair, scale)) == pytest.approx(slow_info_nce(pair, scale), rel=1e-5)
+    for bias in (-10.0, 0.0):
+        expected = slow_siglip(pair, scale, bias)
+        assert float(siglip(*pair, scale, bias)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_targets_over_prompts_are_a_cross_entropy():
+    images, prompts = projections(4)
+    prompts = torch.nn.functional.normalize(prompts, dim=1)
+    targets = torch.rand(4, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
+    expected = 0.0
+    for row, wanted in zip(unit_products((images, prompts)), targets.tolist(), strict=True):
+        total = math.log(sum(math.exp(9 * score) for score in row))
+        expected += sum(w * (total - 9 * s) for w, s in zip(wanted, row, strict=True)) / 4
+    assert float(soft_targets(images, prompts, targets, 9.0)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [1e-4, 1.0, 1e4])
+def test_captions_that_agree_or_contradict_give_finite_gradients(length):
+    for sign in (1, -1):
+        images = (length * projections(5)[0]).requires_grad_()
+        captions = sign * images.detach()
+        for loss in (info_nce(images, captions, 100.0), siglip(images, captions, 100.0, -10.0)):
+            images.grad = None
+            loss.backward()
+            assert loss.isfinite()
+            assert images.grad.isfinite().all()
+
+
+def test_one_pair_has_no_negatives():
+    pair = projections(1)
+    for loss in (lambda: info_nce(*pair, 10.0), lambda: siglip(*pair, 10.0, -10.0)):
+        with pytest.raises(ValueError, match="at least 2 images in a batch, not 1"):
+            loss()
+
+
+def test_scale_and_bias_can_be_trained():
+    scale, bias = torch.tensor(3.0, requires_grad=True), torch.tensor(-1.0, requires_grad=True)
+    (info_nce(*projections(4), scale) + siglip(*projections(4), scale, bias)).backward()
+    assert scale.grad.abs() > 0
+    assert bias.grad.abs() > 0
