@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := sslpurify tests benchmarks
 
-.PHONY: help demo test quick check format lint types layers bench
+.PHONY: help demo test quick fuzz check format lint types layers bench
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    purify the embedded poisoned encoder and print the figures'
 	@echo 'make test    run the whole test suite'
 	@echo 'make quick   run the tests that take seconds'
+	@echo 'make fuzz    an hour of damaged checkpoints'
 	@echo 'make check   formatting, lint, types, layers and the whole test suite: what CI runs'
 	@echo 'make bench   the speed benchmarks; results go to benchmarks/results/'
 	@echo 'make format  format the code and apply the safe lint fixes'
@@ -31,6 +32,9 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'
+
+fuzz: $(INSTALLED)
+	SSLPURIFY_FUZZ_EXAMPLES=1000000 $(BIN)/python -m pytest tests/fuzz
 
 check: lint types layers test
 

@@ -217,7 +217,15 @@ def test_inspect_says_what_fits(cli: Cli, files: Files) -> None:
     answer = json.loads(done.stdout)
     assert list(answer) == [
         *("format", "architecture", "confidence", "groups", "ignored", "problems"),
+        *("files", "wrapper", "prefix", "tensors", "parameters", "dtypes", "decisions"),
+        *("warnings", "next"),
     ]
+    assert answer["prefix"] == ""
+    assert answer["dtypes"] == {"float32": 100, "int64": 20}
+    assert answer["decisions"] == answer["warnings"] == []
+    command = answer["next"].split()
+    assert command[:2] == ["sslpurify", "purify"]
+    assert command[3:5] == ["--arch", pico.ARCH]
     assert answer["format"] == "safetensors"
     assert answer["architecture"] == pico.ARCH
     assert answer["confidence"] == 1

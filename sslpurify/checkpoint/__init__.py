@@ -2,6 +2,7 @@
 
 from sslpurify.checkpoint.checkpoint import Checkpoint, new, replace
 from sslpurify.checkpoint.read import read
+from sslpurify.checkpoint.report import LoadReport, load_report
 from sslpurify.checkpoint.stored import Container
 from sslpurify.checkpoint.strict_json import parse as parse_json
 from sslpurify.checkpoint.strict_json import read_json
@@ -10,6 +11,8 @@ from sslpurify.checkpoint.write import write
 __all__ = [
     "Checkpoint",
     "Container",
+    "LoadReport",
+    "load_report",
     "new",
     "parse_json",
     "read",

@@ -9,13 +9,13 @@ import os
 import struct
 from collections.abc import Iterator
 from io import BufferedReader
+from itertools import pairwise
 from typing import NamedTuple
 
 from sslpurify.checkpoint.stored import Span
 from sslpurify.errors import CheckpointError, UnsafeInputError
-from sslpurify.statedict import listing
 
-_MAX_MEMBERS = 100_000
+_MAX_MEMBERS = 50_000
 _MAX_DIRECTORY = 32 * 2**20
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -39,38 +39,47 @@ class _Entry(NamedTuple):
     at: int
 
 
-def members(file: BufferedReader) -> dict[str, Span]:
+class Archive(NamedTuple):
+    """What is in an archive.
+
+    Args:
+        members: Name to where the data lies; of packed members where the packed data does.
+        packed: The names of those that are packed.
+    """
+
+    members: dict[str, Span]
+    packed: tuple[str, ...]
+
+
+def survey(file: BufferedReader) -> Archive:
     """Where the data of each member lies.
 
     Raises:
-        UnsafeInputError: It would unpack to more than it is, or has more members than any
-            checkpoint.
+        UnsafeInputError: It has more members than any checkpoint, or members that overlap.
         CheckpointError: It is truncated, damaged, or laid out as torch does not.
     """
     try:
         size = file.seek(0, os.SEEK_END)
         start, directory = _directory(file, size)
         entries = list(_entries(directory, start))
-        packed = [entry.name.decode("utf-8", "replace") for entry in entries if entry.method]
-        if packed or sum(entry.size for entry in entries) > size:
-            raise UnsafeInputError(
-                f"a zip archive that unpacks to more than its {size:,} bytes would exhaust memory "
-                f"({listing(packed) or 'members that overlap'}); torch never compresses its files"
-            )
         names = [entry.name.decode() for entry in entries]
         if len({name.lower() for name in names}) != len(names):
             raise CheckpointError(
                 "a zip archive that holds two members of one name: it was tampered"
             )
         spans = [_span(file, entry) for entry in entries]
-        ends = [0, *(span.start + span.size for span in sorted(spans))]
-        if any(map(int.__gt__, ends, [*(span.start for span in sorted(spans)), start])):
-            raise ValueError("members overlap")
-        return dict(zip(names, spans, strict=True))
     except (ValueError, struct.error) as error:
         raise CheckpointError(
             "a zip archive that is truncated or damaged: download it again"
         ) from error
+    edges = sorted((span.start, span.start + span.size) for span in spans)
+    if any(before[1] > after[0] for before, after in pairwise([*edges, (start, size)])):
+        raise UnsafeInputError(
+            f"a zip archive whose members overlap, so that its {size:,} bytes could become any "
+            "number: it would exhaust memory"
+        )
+    packed = tuple(name for name, entry in zip(names, entries, strict=True) if entry.method)
+    return Archive(dict(zip(names, spans, strict=True)), packed)
 
 
 def _read(file: BufferedReader, at: int, size: int) -> bytes:
@@ -139,11 +148,15 @@ def _span(file: BufferedReader, entry: _Entry) -> Span:
     local = _read(file, entry.header, _LOCAL.size)
     magic, *_, name_length, extra_length = _LOCAL.unpack(local)
     name = file.read(name_length)
-    if magic != b"PK\x03\x04" or name != entry.name or entry.packed != entry.size:
+    if magic != b"PK\x03\x04" or name != entry.name or not _fits(entry):
         raise ValueError("a member is not what the directory says")
     start = entry.header + _LOCAL.size + name_length + extra_length
-    signed = _read(file, start + entry.size, 4) == _DESCRIPTOR
+    signed = _read(file, start + entry.packed, 4) == _DESCRIPTOR
     (checksum,) = struct.unpack("<L", _read(file, entry.at + 16, 4))
-    places = (entry.at + 16, entry.header + 14, start + entry.size + 4 * signed)
+    places = (entry.at + 16, entry.header + 14, start + entry.packed + 4 * signed)
     found = tuple(place for place in places if _read(file, place, 4) == struct.pack("<L", checksum))
-    return Span(start, entry.size, found)
+    return Span(start, entry.packed, found)
+
+
+def _fits(entry: _Entry) -> bool:
+    return bool(entry.method) or entry.packed == entry.size

@@ -56,7 +56,7 @@ MAPPINGS = frozenset(
 
 _BUILTINS = (
     "set frozenset list dict tuple int long float complex str unicode bool bytes bytearray object "
-    "slice range"
+    "slice range xrange"
 )
 _PATHS = "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath"
 _CALLABLE = frozenset(
@@ -82,6 +82,8 @@ _CALLABLE = frozenset(
         "numpy.random._pickle.__randomstate_ctor",
         "numpy.random._pickle.__generator_ctor",
         "numpy.random._pickle.__bit_generator_ctor",
+        "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+        "torchvision.transforms.functional.InterpolationMode",
         *("torch.device", "torch.Generator", "torch.serialization._get_layout"),
         "torch.Tensor",
         *(f"torch.jit._pickle.build_{name}list" for name in ("int", "double", "bool", "tensor")),
@@ -112,7 +114,7 @@ def may_be_called(name: str, arguments: tuple[object, ...]) -> bool:
 
     A ``bytearray`` of 10**12 is a call that torch's own reader makes.
     """
-    if name.partition(".")[2] in ("bytes", "bytearray", "range"):
+    if name.partition(".")[2] in ("bytes", "bytearray"):
         return not arguments or not isinstance(arguments[0], int)
     if name == "_codecs.encode":
         return len(arguments) == 2 and arguments[1] in ("latin1", "latin-1")

@@ -20,7 +20,7 @@ from sslpurify.checkpoint.stored import Inert, Key, Name, Storage, Stored
 from sslpurify.errors import CheckpointError, UnsafeInputError
 from sslpurify.statedict import listing
 
-_MAX_OPCODES = 2_000_000
+_MAX_OPCODES = 600_000
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERAL_OPCODES = (
     "BININT BININT1 BININT2 LONG1 LONG4 INT LONG BINFLOAT FLOAT BINUNICODE SHORT_BINUNICODE "

@@ -58,6 +58,11 @@ def sniff(file: BufferedReader) -> Kind:
             "read it, so it is refused: ask its publisher for a safetensors file. If it is a "
             "download that holds a checkpoint, unpack it first"
         )
+    if head.startswith(b"\x93NUMPY") and b"O" in head[:128]:
+        raise UnsafeInputError(
+            "a numpy array of pickled Python objects ('object' dtype), which only running them "
+            "could read; nothing was run"
+        )
     _refuse_text(head, size)
     for magic, description in _OTHERS.items():
         if head.startswith(magic):

@@ -6,11 +6,11 @@ pickle and storages, beside a program.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BufferedReader, BytesIO
 from typing import Any
 
-from sslpurify.checkpoint.archive import members
+from sslpurify.checkpoint.archive import survey
 from sslpurify.checkpoint.pickles import Program, interpret
 from sslpurify.checkpoint.stored import Contents, Inert, Span, Storage, Stored
 from sslpurify.errors import CheckpointError, UnsafeInputError
@@ -21,6 +21,7 @@ _MAX_DEPTH = 64
 _OF_TORCHSCRIPT = {"constants.pkl", "attributes.pkl", "model.json"}
 _OF_PT2 = {"archive_format", "models/model.json"}
 _PROTOCOL = 1001
+_CONTAINERS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".safetensors", ".zip", ".tar", ".gz")
 
 
 def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Contents:
@@ -35,7 +36,7 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
         UnsafeInputError: It is a program, names code, or would unpack to more than it is.
         CheckpointError: It is damaged, truncated or another kind of zip.
     """
-    found = members(file)
+    found, packed = survey(file)
     script = _is_torchscript(found)
     if script and not allow_torchscript:
         raise UnsafeInputError(
@@ -43,6 +44,12 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
             "publisher for the state dict; or take the weights out of it with "
             "--allow-torchscript, which does not run it either, but leaves the program around "
             "them, unread, for whoever runs it next"
+        )
+    needed = [name for name in packed if not script or _is_data(name)]
+    if needed:
+        raise UnsafeInputError(
+            f"a zip archive with packed members ({listing(needed)}), which could unpack to any "
+            "size and exhaust memory; torch never packs weights"
         )
     root = _root(found)
     _require_little_endian(file, found.get(f"{root}/byteorder"))
@@ -56,6 +63,11 @@ def load_zip(file: BufferedReader, *, allow_torchscript: bool = False) -> Conten
     return Contents("torchscript" if script else "torch-zip", tree, spans, inert)
 
 
+def _is_data(name: str) -> bool:
+    inside = name.partition("/")[2]
+    return inside in ("data.pkl", "byteorder") or inside.startswith("data/")
+
+
 def _is_torchscript(found: Iterable[str]) -> bool:
     """Whether the archive is a TorchScript program; one of torch.export is never read."""
     inside = {name.partition("/")[2] for name in found}
@@ -67,17 +79,19 @@ def _is_torchscript(found: Iterable[str]) -> bool:
     return bool(inside & _OF_TORCHSCRIPT) or any(name.startswith("code/") for name in inside)
 
 
-def _root(found: Iterable[str]) -> str:
+def _root(found: Collection[str]) -> str:
     """The folder in the archive that has the pickle."""
     roots = [name.partition("/")[0] for name in found if name.partition("/")[2] == "data.pkl"]
     if len(roots) > 1:
         raise CheckpointError(f"a zip archive of {len(roots)} checkpoints: it was tampered")
     if not roots:
-        inner = [name for name in found if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
-        raise CheckpointError(
-            f"a zip archive, but not one of torch: it holds {listing(inner or found)}"
-            + (": unpack it and name the checkpoint in it" if inner else "")
-        )
+        inner = [name for name in found if name.lower().endswith(_CONTAINERS)]
+        if inner:
+            raise UnsafeInputError(
+                f"a zip archive with {listing(inner)} inside, which is never unpacked here: "
+                "unpack it and name the checkpoint"
+            )
+        raise CheckpointError(f"a zip archive, but not one of torch: it holds {listing(found)}")
     return roots[0]
 
 

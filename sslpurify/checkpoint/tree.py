@@ -11,7 +11,7 @@ Place = tuple[str, ...]
 """The keys that lead from the root of a tree to something in it."""
 
 _MAX_DEPTH = 64
-_MAX_ENTRIES = 500_000
+_MAX_ENTRIES = 200_000
 _MAX_REPEATS = 4
 _WRAPPER_DEPTH = 3
 _WRAPPERS = (
@@ -20,11 +20,10 @@ _WRAPPERS = (
     *("ema", "teacher", "target"),
 )
 """Names under which training code keeps the weights, those to prefer first."""
-_SHOWN = (str, bytes, int, float, bool, type(None))
 
 
 def walk(tree: object) -> Iterator[tuple[Place, Any]]:
-    """Everything in a tree with its place, depth first; a shared container only once.
+    """The tensors and containers in a tree with their places; a shared container only once.
 
     Raises:
         UnsafeInputError: It is nested deeper than any checkpoint.
@@ -46,10 +45,16 @@ def walk(tree: object) -> Iterator[tuple[Place, Any]]:
 
 def _children(item: Any) -> list[tuple[str, Any]]:
     if isinstance(item, dict):
-        return [(key_text(key), value) for key, value in item.items()]
-    if isinstance(item, (list, tuple)):
-        return [(str(index), value) for index, value in enumerate(item)]
-    return []
+        children = [(key_text(key), value) for key, value in item.items() if _counts(value)]
+    elif isinstance(item, (list, tuple)):
+        children = [(str(place), value) for place, value in enumerate(item) if _counts(value)]
+    else:
+        children = []
+    return children
+
+
+def _counts(item: Any) -> bool:
+    return isinstance(item, (Stored, dict, list, tuple))
 
 
 def key_text(key: object) -> str:
@@ -57,7 +62,8 @@ def key_text(key: object) -> str:
     if isinstance(key, str):
         return key
     value = key.value if isinstance(key, Key) else key
-    return f"{value!r:.80}" if type(value) in _SHOWN else type(value).__name__
+    short = isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**64)
+    return repr(value) if short else type(value).__name__
 
 
 def spoken(place: Place) -> str:

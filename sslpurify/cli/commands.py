@@ -11,6 +11,7 @@ import typer
 
 from sslpurify.cli.edge import edge, recipe_keys, show, telling, terminated
 from sslpurify.cli.options import (
+    AllowTorchscript,
     Arch,
     Checkpoint,
     Config,
@@ -65,6 +66,7 @@ def demo(
 def inspect(
     checkpoint: Annotated[Path, typer.Argument(help="The file.", metavar="CHECKPOINT")],
     arch: Arch = None,
+    allow_torchscript: AllowTorchscript = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +77,7 @@ def inspect(
     with edge(as_json, debug):
         from sslpurify import run
 
-        answer = run.inspect(checkpoint, arch)
+        answer = run.inspect(checkpoint, arch, allow_torchscript=bool(allow_torchscript))
         show(answer, as_json)
         if answer.data["problems"]:
             raise typer.Exit(CheckpointError.exit_code)
@@ -114,6 +116,7 @@ def purify(
     quick_gelu: QuickGelu = None,
     text_from: TextFrom = None,
     tokenizer: Tokenizer = None,
+    allow_torchscript: AllowTorchscript = None,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = None,
@@ -174,6 +177,7 @@ def evaluate(
     quick_gelu: QuickGelu = None,
     text_from: TextFrom = None,
     tokenizer: Tokenizer = None,
+    allow_torchscript: AllowTorchscript = None,
     as_json: Json = False,
     debug: Debug = False,
     verbose: Verbose = None,

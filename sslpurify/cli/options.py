@@ -34,6 +34,14 @@ TextFrom = Annotated[
 Tokenizer = Annotated[
     Path | None, typer.Option(help="Folder with the tokenizer's files, if none is at hand.")
 ]
+AllowTorchscript = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-torchscript",
+        help="Take the weights out of a TorchScript archive, whose program is kept and never run.",
+        show_default=False,
+    ),
+]
 Size = Annotated[
     int | None, typer.Option("--force-image-size", help="Side of the images in pixels.")
 ]

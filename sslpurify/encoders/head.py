@@ -61,20 +61,32 @@ def _norm(name: str, size: int) -> Shapes:
     return {**{f"{name}.{vector}": (size,) for vector in vectors}, f"{name}.{COUNTER}": ()}
 
 
-def find_head(tensors: State, prefix: str, embedding_dim: int) -> tuple[str, HeadLayout | None]:
-    """The prefix and shape of the projection head beside the backbone, or inside its module."""
-    parent = prefix[: prefix.removesuffix(".").rfind(".") + 1]
-    for place in dict.fromkeys((parent, prefix)):
+def find_head(
+    tensors: State, prefix: str, embedding_dim: int
+) -> tuple[dict[str, str], HeadLayout | None]:
+    """The projection head inside the backbone's module, beside it or above.
+
+    Returns:
+        Its names to the file's keys, and its shape; nothing where there is none that fits.
+    """
+    parts = prefix.split(".")[:-1]
+    above = ("".join(f"{part}." for part in parts[:depth]) for depth in range(len(parts), -1, -1))
+    for place in sorted(above, key=lambda place: place == prefix):
         for name in _NAMES:
-            head = _head(tensors, f"{place}{name}.", embedding_dim)
-            if head is not None:
-                return f"{place}{name}.", head
-    return "", None
+            for form in ("layers.", ""):  # lightly's, and a plain Sequential as BadEncoder's
+                found = _head(tensors, f"{place}{name}.", form, embedding_dim)
+                if found is not None:
+                    keys = {
+                        n: f"{place}{name}.{form}{n.removeprefix('layers.')}"
+                        for n in found.shapes(embedding_dim)
+                    }
+                    return keys, found
+    return {}, None
 
 
-def _head(tensors: State, prefix: str, embedding_dim: int) -> HeadLayout | None:
+def _head(tensors: State, prefix: str, form: str, embedding_dim: int) -> HeadLayout | None:
     shapes = {
-        key.removeprefix(prefix): tuple(tensor.shape)
+        f"layers.{key.removeprefix(prefix + form)}": tuple(tensor.shape)
         for key, tensor in tensors.items()
         if key.startswith(prefix)
     }

@@ -264,9 +264,8 @@ def _layout(tensors: State, encoder: Encoder, complete: Sequence[_Fit]) -> Layou
     wanted = {BACKBONE + n: fit.prefix + fit.spelling.get(n, n) for n in encoder.shapes}
     head: HeadLayout | None = None
     if encoder.head is not None:
-        head_prefix, head = find_head(tensors, fit.prefix, encoder.embedding_dim)
-        names = () if head is None else head.shapes(encoder.embedding_dim)
-        wanted |= {HEAD + name: head_prefix + name for name in names}
+        names, head = find_head(tensors, fit.prefix, encoder.embedding_dim)
+        wanted |= {HEAD + name: key for name, key in names.items()}
     keys = {name: key for name, key in wanted.items() if key in tensors}
     text = None if encoder.text is None else _text(tensors, encoder.text, fit.prefix)
     used = {*keys.values(), *(text or {}).values()}

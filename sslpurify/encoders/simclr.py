@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Spelling
 from sslpurify.encoders.head import HeadLayout, default_head
 from sslpurify.encoders.specs import resnet_spec
 from sslpurify.errors import ConfigError
@@ -35,6 +35,8 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     34: (BasicBlock, [3, 4, 6, 3]),
     50: (Bottleneck, [3, 4, 6, 3]),
 }
+_CHILDREN = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+_PLACES = ((0, 1, 3, 4, 5, 6), (0, 1, 4, 5, 6, 7), (0, 1, 2, 3, 4, 5))
 _NAME = re.compile(r"simclr/resnet(18|34|50)(?:-w([1-9]\d{0,3}))?(-cifar)?")
 
 
@@ -120,7 +122,25 @@ def simclr_encoder(
         groups=groups,
         sections=SECTIONS,
         backbone=partial(_ScaledResNet, shape),
+        spellings=_by_index(shapes),
         head=head or default_head(dim),
+    )
+
+
+def _by_index(shapes: Shapes) -> tuple[Spelling, ...]:
+    """The names when the children of the ResNet stand in a Sequential, without the last one.
+
+    BadEncoder and DECREE leave max-pooling out (``f.f.3`` is the first stage), lightly's tutorials
+    do not, and its ResNet for small images has no modules for activations either.
+    """
+    return tuple(
+        {
+            name: name.replace(child, str(place), 1)
+            for name in shapes
+            for child, place in zip(_CHILDREN, places, strict=True)
+            if name.startswith(f"{child}.")
+        }
+        for places in _PLACES
     )
 
 

@@ -54,6 +54,7 @@ class EncoderChoice(BaseModel):
         text_from: Checkpoint whose text tower is used, for one that has none of its own.
         tokenizer: Folder with the tokenizer's files, where neither open_clip nor the checkpoint's
             folder has them.
+        allow_torchscript: Take weights out of TorchScript archives; their program is never run.
         seed: Seed of every random draw.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
     """
@@ -67,6 +68,7 @@ class EncoderChoice(BaseModel):
     quick_gelu: bool | None = None
     text_from: Path | None = None
     tokenizer: Path | None = None
+    allow_torchscript: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 

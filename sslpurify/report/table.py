@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sslpurify.data.folder import printable
 from sslpurify.probes import Rate
 from sslpurify.report.record import Evaluation
 
@@ -50,12 +51,23 @@ def inspection_table(inspection: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{sum(g['kind'] == kind for g in groups)} {kind}" for kind in kinds)
     facts = [
         ["format", inspection["format"] or "unknown"],
+        *([["state dict", _within(inspection)]] if inspection["format"] else []),
         ["architecture", f"{architecture} (confidence {inspection['confidence']:.2f})"],
         ["permutation groups", counts or "none"],
         ["ignored tensors", _listed(inspection["ignored"])],
-        *(["problem", problem] for problem in inspection["problems"]),
+        *(["decision", printable(decision)] for decision in inspection["decisions"]),
+        *(["warning", printable(warning)] for warning in inspection["warnings"]),
+        *(["problem", printable(problem)] for problem in inspection["problems"]),
+        *([["next", inspection["next"]]] if inspection["next"] else []),
     ]
     return grid([], facts)
+
+
+def _within(inspection: Mapping[str, Any]) -> str:
+    """Where the weights lie and what they are."""
+    kinds = ", ".join(f"{count} {dtype}" for dtype, count in inspection["dtypes"].items())
+    place = [part for part in (inspection["wrapper"], f"{inspection['prefix']}*") if part]
+    return f"{printable('.'.join(place))}, {kinds}, {inspection['parameters']:,} numbers"
 
 
 def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -86,4 +98,4 @@ def _listed(items: Sequence[str], limit: int = 5) -> str:
     if not items:
         return "none"
     more = f", and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return printable(", ".join(items[:limit])) + more

@@ -1,23 +1,26 @@
 """``inspect``: what is in a checkpoint, without running any of it."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sslpurify.checkpoint import Checkpoint, read
-from sslpurify.encoders import Encoder, candidates, create, guess, locate
+from sslpurify.checkpoint import Checkpoint, load_report, read
+from sslpurify.data.folder import printable
+from sslpurify.encoders import Encoder, asks_activation, candidates, create, guess, locate
 from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.report import inspection_table
 from sslpurify.run.answer import Answer
 
 
-def inspect(path: Path, architecture: str | None) -> Answer:
+def inspect(path: Path, architecture: str | None, *, allow_torchscript: bool = False) -> Answer:
     """Name what a checkpoint holds, and what is wrong with it.
 
     Args:
         path: The file.
         architecture: What it is said to be; None: the best guess.
+        allow_torchscript: Whether to take the weights out of a TorchScript archive.
 
     Raises:
         CheckpointError: There is no such file.
@@ -27,12 +30,12 @@ def inspect(path: Path, architecture: str | None) -> Answer:
     if architecture not in (None, "hf"):
         create(architecture)
     try:
-        checkpoint = read(path)
+        checkpoint = read(path, allow_torchscript=allow_torchscript)
     except CheckpointError as error:
         if not path.exists():
             raise
         return _answer(format=None, problems=[str(error)])
-    return _answer(format=checkpoint.container, **_fitting(checkpoint, architecture))
+    return _answer(**load_report(checkpoint).to_json(), **_fitting(checkpoint, architecture))
 
 
 def _fitting(checkpoint: Checkpoint, asked: str | None) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def _fitting(checkpoint: Checkpoint, asked: str | None) -> dict[str, Any]:
         "groups": [{"name": g.name, "kind": g.kind, "size": g.size} for g in groups],
         "ignored": list(layout.ignored) if layout else list(tensors),
         "problems": problems,
+        "prefix": layout.prefix if layout else "",
+        "next": _command(checkpoint, name) if layout and not problems else None,
     }
 
 
@@ -72,7 +77,34 @@ def _known(checkpoint: Checkpoint, asked: str | None) -> dict[str, Encoder]:
     return known
 
 
+def _command(checkpoint: Checkpoint, architecture: str) -> str:
+    """What to type next."""
+    file = shlex.quote(printable(checkpoint.path))
+    flags = [f"--arch {shlex.quote(architecture)}"]
+    if asks_activation(architecture):
+        flags.append("--force-quick-gelu|--no-force-quick-gelu")
+    if checkpoint.container == "torchscript":
+        flags.append("--allow-torchscript")
+    return f"sslpurify purify {file} {' '.join(flags)} --data IMAGES --out purified"
+
+
 def _answer(**facts: Any) -> Answer:
-    blank = {"format": None, "architecture": None, "confidence": 0.0, "groups": [], "ignored": []}
-    data = {**blank, "problems": [], **facts}
+    blank = {
+        "format": None,
+        "architecture": None,
+        "confidence": 0.0,
+        "groups": [],
+        "ignored": [],
+        "problems": [],
+        "files": 0,
+        "wrapper": "",
+        "prefix": "",
+        "tensors": 0,
+        "parameters": 0,
+        "dtypes": {},
+        "decisions": [],
+        "warnings": [],
+        "next": None,
+    }
+    data = {**blank, **facts}
     return Answer(data, inspection_table(data))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from sslpurify.checkpoint import Checkpoint, parse_json, read
+from sslpurify.checkpoint import Checkpoint, load_report, parse_json, read
 from sslpurify.compute import Compute
 from sslpurify.encoders import (
     Channels,
@@ -56,7 +56,9 @@ def read_weights(path: Path, choice: EncoderChoice) -> Weights:
         UnsafeInputError: The file would run code.
     """
     require_activation(choice)
-    checkpoint = read(path)
+    checkpoint = read(path, allow_torchscript=choice.allow_torchscript)
+    for warning in load_report(checkpoint).warnings:
+        log.warning("%s: %s", path, warning)
     encoder = _create(choice, checkpoint)
     try:
         layout = locate(checkpoint.tensors, encoder, candidates(checkpoint.tensors))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sslpurify.checkpoint import Checkpoint, new, write
+from sslpurify.checkpoint import Checkpoint, load_report, new, write
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
@@ -79,6 +79,7 @@ def save_run(
     made = restore(parent, weights.layout, weights.state, weights.text)
     name = f"{recipe.checkpoint.stem}.{word}{recipe.checkpoint.suffix}"
     origin = provenance(parent, images, compute, dump(recipe), recipe.seed)
+    origin["load_report"] = load_report(parent).to_json()
     return _save(folder, recipe, made, name, images, origin, facts)
 
 

@@ -50,8 +50,18 @@ def test_an_inspection_lists_its_problems() -> None:
             "groups": [],
             "ignored": [f"t{number}" for number in range(7)],
             "problems": ["one", "two"],
+            "wrapper": "state_dict",
+            "prefix": "module.",
+            "parameters": 1000,
+            "dtypes": {"float32": 6, "int64": 1},
+            "decisions": ["kept \x1b[31m"],
+            "warnings": ["zeros"],
+            "next": "sslpurify purify x",
         }
     )
+    assert "state_dict.module.*, 6 float32, 1 int64, 1,000 numbers" in table
+    assert r"kept \x1b[31m" in table
+    assert table.splitlines()[-1].split(maxsplit=1) == ["next", "sslpurify purify x"]
     assert "none fits" in table
     assert "t4, and 2 more" in table
     assert [line.split()[1] for line in table.splitlines() if line.startswith("problem ")] == [
