@@ -23,7 +23,7 @@ from sslpurify.data.prompts import (
     vocabulary,
 )
 from sslpurify.data.sources import Source, TarMember
-from sslpurify.data.views import ViewSettings, augment, two_views
+from sslpurify.data.views import ViewSettings, augment
 
 __all__ = [
     "SIMPLE_TEMPLATES",
@@ -52,6 +52,5 @@ __all__ = [
     "read_pairs",
     "read_templates",
     "subset",
-    "two_views",
     "vocabulary",
 ]

@@ -156,14 +156,6 @@ def augment(
     return render(images, draw(settings, len(images), height, width, generator))
 
 
-def two_views(
-    images: Float32[Tensor, "n 3 h w"], settings: ViewSettings, generator: torch.Generator
-) -> tuple[Float32[Tensor, "n 3 h w"], Float32[Tensor, "n 3 h w"]]:
-    """Two independent views of every image (see `augment`)."""
-    first = augment(images, settings, generator)
-    return first, augment(images, settings, generator)
-
-
 def _draw_boxes(
     settings: ViewSettings, height: int, width: int, shape: Tensor, place: Tensor
 ) -> Tensor:

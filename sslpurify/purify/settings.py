@@ -88,7 +88,7 @@ _CLIP: Mapping[str, Any] = {
     "batch_size": 128,
     "steps": 360,
     "t_misaligned": 0.3,
-    "t_aligned": 0.6,
+    "t_aligned": 0.7,
     "final_steps": 180,
     "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0),
 }

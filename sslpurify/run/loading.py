@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from sslpurify.checkpoint import Checkpoint, load_report, parse_json, read
-from sslpurify.compute import Compute
 from sslpurify.encoders import (
     Channels,
     Encoder,
@@ -118,11 +117,6 @@ def text_tower(choice: EncoderChoice, encoder: Encoder, weights: Weights) -> Tex
             "--text-from"
         )
     return encoder.text.load(state)
-
-
-def placed_text(choice: EncoderChoice, encoder: Encoder, weights: Weights, compute: Compute) -> Any:
-    """`text_tower` on the device."""
-    return compute.place(text_tower(choice, encoder, weights))
 
 
 def tell_decisions(choice: EncoderChoice, encoder: Encoder) -> None:
