@@ -13,15 +13,8 @@ from sslpurify.encoders.guides import (
     by_views,
 )
 from sslpurify.encoders.head import HeadLayout, default_head
-from sslpurify.encoders.layout import (
-    Candidate,
-    Layout,
-    extract,
-    extract_text,
-    guess,
-    locate,
-    restore,
-)
+from sslpurify.encoders.layout import Layout, extract, extract_text, restore
+from sslpurify.encoders.locating import Candidate, guess, locate
 from sslpurify.encoders.simclr import simclr_architectures
 from sslpurify.encoders.text import TextSide, TextTower, embed_captions
 

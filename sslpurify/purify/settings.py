@@ -87,15 +87,14 @@ _CLIP: Mapping[str, Any] = {
     "kept": 0.0,
     "batch_size": 128,
     "steps": 360,
-    "t_misaligned": 0.3,
     "t_aligned": 0.7,
     "final_steps": 180,
     "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0),
 }
 _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     "resnet": {},
-    "modified-resnet": {**_CLIP, "learning_rate": 4e-3},
-    "vit": {**_CLIP, "learning_rate": 2e-3},
+    "modified-resnet": {**_CLIP, "learning_rate": 4e-3, "t_misaligned": 0.3},
+    "vit": {**_CLIP, "learning_rate": 3e-3},
 }
 """docs/decisions/0004-clip-defaults.md"""
 
