@@ -14,7 +14,7 @@ help:
 	@echo 'make demo    purify the embedded poisoned encoder and print the figures'
 	@echo 'make test    run the whole test suite'
 	@echo 'make quick   run the tests that take seconds'
-	@echo 'make fuzz    an hour of damaged checkpoints'
+	@echo 'make fuzz    an hour of damaged checkpoints, tables and tars'
 	@echo 'make check   formatting, lint, types, layers and the whole test suite: what CI runs'
 	@echo 'make bench   the speed benchmarks; results go to benchmarks/results/'
 	@echo 'make format  format the code and apply the safe lint fixes'

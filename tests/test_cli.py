@@ -134,7 +134,7 @@ def test_the_saved_configuration_makes_the_same_bytes_again(
         (["--data", "empty"], 5, "empty has no images"),
         (["--data", "three"], 5, "3 clean images are too few"),
         (["--set", "limit=25"], 5, "limit is 25"),
-        (["--out", "three/out"], 2, "lies inside the data folder"),
+        (["--out", "three/out"], 2, "lies inside three, which is only read"),
         (["--out", "three"], 2, "three is not empty"),
         (["--method", "prayer"], 2, "method: input should be 'tsc'"),
         (["--bogus"], 2, "No such option"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import Result
 
-from tests import pico
+from tests import pico, pico_clip
 from tests.conftest import Files
 
 Cli = Callable[..., Result]
@@ -70,4 +70,20 @@ def test_no_verb_tries_the_network(
     ):
         done = cli(*arguments)
         assert done.exit_code == code, done.stderr
+    assert tried == []
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "hf"])
+def test_no_text_tower_is_fetched(
+    kind: str, cli: Cli, files: Files, tmp_path: Path, tried: list[str]
+) -> None:
+    """Tokenizers and configurations are what libraries like to download."""
+    if kind == "hf":
+        arch, path = "hf", pico_clip.write_hf(tmp_path / "hub", "clip")
+    else:
+        arch, path = pico_clip.write(tmp_path, "vit")
+    probing = ("--test", files.test, "--probe", "zeroshot")
+    for arguments in (("inspect", path), ("evaluate", path, *probing)):
+        done = cli(*arguments, "--arch", arch)
+        assert done.exit_code == 0, done.stderr
     assert tried == []

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sslpurify.checkpoint.checkpoint import Checkpoint
+from sslpurify.checkpoint.tree import key_text
 from sslpurify.statedict import listing
 
 _NAMED = 50
@@ -62,12 +63,28 @@ def _decisions(checkpoint: Checkpoint) -> list[str]:
         decisions.append(
             f"of several state dicts {taken} is used; {listing(checkpoint.siblings)} stays as it is"
         )
+    if beside := _beside(checkpoint):
+        decisions.append(f"beside the weights, and left as it is: {listing(beside, _NAMED)}")
     if checkpoint.inert:
         inert = listing(checkpoint.inert, _NAMED)
         decisions.append(f"kept as data, nothing was made of it: {inert}")
     if checkpoint.container == "torchscript":
-        decisions.append("the program around the weights was not run, and stays as it is")
+        decisions.append(
+            "a TorchScript archive, read because of --allow-torchscript: the program around the "
+            "weights was not run, and stays as it is"
+        )
     return decisions
+
+
+def _beside(checkpoint: Checkpoint) -> list[str]:
+    """What stands on the way to the state dict: an optimizer, settings, a counter."""
+    beside: list[str] = []
+    tree: Any = checkpoint.tree
+    for depth, taken in enumerate(checkpoint.wrapper):
+        others = (key_text(key) for key in tree if key != taken)
+        beside += [".".join((*checkpoint.wrapper[:depth], other)) for other in others]
+        tree = tree[taken]
+    return [place for place in beside if place not in checkpoint.siblings]
 
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:

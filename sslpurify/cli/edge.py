@@ -34,7 +34,7 @@ def telling(verbose: bool | None) -> AbstractContextManager[Any]:
 
 def show(answer: "Answer", as_json: bool) -> None:
     """Print an answer for people or for programs."""
-    typer.echo(json.dumps(answer.data, allow_nan=False) if as_json else answer.text)
+    typer.echo(json.dumps(answer.data, allow_nan=False) if as_json else _escaped(answer.text))
 
 
 @contextmanager
@@ -57,10 +57,15 @@ def edge(as_json: bool, debug: bool) -> Generator[None]:
 def _fail(error: BaseException, message: str, code: int, as_json: bool, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exception(error)
-    typer.echo(f"sslpurify: {message}", err=True)
+    typer.echo(f"sslpurify: {_escaped(message)}", err=True)
     if as_json:
         typer.echo(json.dumps({"error": message, "exit_code": code}))
     raise typer.Exit(code)
+
+
+def _escaped(text: str) -> str:
+    """Names from files must not move the cursor, nor end the program as half a character would."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def terminated(_signal: int, _frame: object) -> NoReturn:

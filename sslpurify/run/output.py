@@ -23,15 +23,15 @@ _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 @contextmanager
-def staged(out: Path, *, outside: Collection[Path] = ()) -> Generator[Path]:
+def staged(out: Path, *, outside: Collection[Path | None] = ()) -> Generator[Path]:
     """A temporary folder that becomes ``out`` when the block ends well and vanishes otherwise.
 
     Args:
         out: The folder to be; it must not exist, or be empty.
-        outside: Folders of data that must not contain ``out``.
+        outside: What is read, none of which may contain ``out``.
 
     Raises:
-        ConfigError: ``out`` holds another run or lies inside the data.
+        ConfigError: ``out`` holds another run or lies inside what is read.
         TrainingError: The disk is full or ``out`` cannot be written to.
     """
     _require_free(out, outside)
@@ -124,17 +124,20 @@ def unused(out: Path) -> Path:
 
 
 def _save_json(data: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(
+        text, "utf-8", "backslashreplace"
+    )  # JSON's own escape of a name that is no text
 
 
-def _require_free(out: Path, outside: Collection[Path]) -> None:
+def _require_free(out: Path, outside: Collection[Path | None]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a new or empty folder")
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"--out {out} is not empty; name a new or empty folder")
-    for data in outside:
-        if out.resolve().is_relative_to(data.resolve()):
-            raise ConfigError(f"--out {out} lies inside the data folder {data}; name another")
+    for source in outside:
+        if source is not None and out.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(f"--out {out} lies inside {source}, which is only read; name another")
 
 
 def _existing(folder: Path) -> Path:

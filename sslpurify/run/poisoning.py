@@ -40,8 +40,8 @@ def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
         SslPurifyError: The subclass says whose fault it is; nothing is left behind.
     """
     started, compute = time.monotonic(), choose(recipe.device)
-    folders = [folder for folder in (recipe.data, recipe.train, recipe.test) if folder]
-    with staged(recipe.out, outside=folders) as folder:
+    sources = [recipe.checkpoint, recipe.text_from, recipe.data, recipe.train, recipe.test]
+    with staged(recipe.out, outside=sources) as folder:
         weights = read_weights(recipe.checkpoint, recipe)
         bench = set_up(recipe, wanted_size(recipe, weights), [recipe.probe], listener)
         clean = read_clean(recipe, bench.test.images.size, listener)

@@ -34,7 +34,8 @@ def purify(recipe: PurifyRecipe, listener: Listener) -> Answer:
     Raises:
         SslPurifyError: The subclass says whose fault it is; nothing is left behind.
     """
-    with staged(recipe.out, outside=[recipe.data]) as folder:
+    sources = [recipe.checkpoint, recipe.text_from, recipe.data]
+    with staged(recipe.out, outside=sources) as folder:
         weights = read_weights(recipe.checkpoint, recipe)
         clean = read_clean(recipe, wanted_size(recipe, weights), listener)
         encoder = encoder_of(recipe, clean.images.size, weights)

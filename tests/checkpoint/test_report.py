@@ -21,10 +21,11 @@ def test_the_report_tells_what_was_found_and_decided(tmp_path: Path) -> None:
     assert (report.format, report.files, report.wrapper) == ("torch-zip", 1, "state_dict")
     assert (report.tensors, report.parameters) == (4, 117)
     assert report.dtypes == {"float16": 3, "int64": 1}
-    several, kept = report.decisions
+    several, beside, kept = report.decisions
     assert several == (
         "of several state dicts 'state_dict' is used; 'state_dict_ema' stays as it is"
     )
+    assert beside == "beside the weights, and left as it is: 'args'"
     assert "'argparse.Namespace'" in kept
     assert "'numpy._core.multiarray.scalar'" in kept
     assert report.warnings == ()

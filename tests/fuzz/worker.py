@@ -1,7 +1,7 @@
-"""Mutates valid checkpoints and reads them, in a process of little memory and a clock.
+"""Mutates valid files and reads them, in a process of little memory and a clock.
 
-Run as ``python -m tests.fuzz.worker EXAMPLES``: ends with 0 when every case was one of our errors,
-or a checkpoint that is written back byte for byte.
+Run as ``python -m tests.fuzz.worker EXAMPLES SEED``: ends with 0 when every case was one of our
+errors, a checkpoint that is written back byte for byte, or images with captions.
 """
 
 import json
@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sslpurify.checkpoint import read, write
-from sslpurify.errors import CheckpointError, UnsafeInputError
+from sslpurify.data import read_pairs
+from sslpurify.data.sources import TarMember
+from sslpurify.errors import CheckpointError, DataError, UnsafeInputError
 from sslpurify.statedict import identical
 from tests.checkpoint.files import weights
+from tests.data.tars import png, write_tar
 
 SECONDS = 5
+"""Of computing. Twelve times as long on the clock is a hang; a busy machine is slow, not wrong."""
 MEMORY = 512 * 2**20
 """Beyond what the process has when the first case begins."""
 NUMBERS = (b"\xff" * 4, b"\x00" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\xff" * 8)
@@ -67,11 +71,36 @@ def make_sources(folder: Path) -> dict[str, Path]:
     (sharded / "config.json").write_text(json.dumps({"model_type": "clip", "sizes": [1, {"a": 2}]}))
     index = sharded / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
-    return {**paths, "index": index, "config": sharded / "config.json"}
+    return {
+        **paths,
+        "index": index,
+        "config": sharded / "config.json",
+        "table": make_table(folder / "pairs"),
+        "tar": write_tar(
+            folder / "pairs.tar",
+            {
+                "ä/0.png": png(0),
+                "ä/0.txt": "\ufeffeins\r\n".encode(),
+                "n" * 120 + ".png": png(1),
+                "n" * 120 + ".json": b'{"caption": "two"}',
+            },
+        ),
+    }
+
+
+def make_table(folder: Path) -> Path:
+    """Two images and a table of all that a field can be."""
+    folder.mkdir()
+    for place, name in enumerate(("a.png", "b.png")):
+        (folder / name).write_bytes(png(place))
+    rows = '\ufefffilepath,title,"n"\r\na.png,"one, ""two""\r\nthree",1\r\n./b.png,vier é,\r\n'
+    (folder / "pairs.csv").write_bytes(rows.encode())
+    return folder / "pairs.csv"
 
 
 def mutated(content: bytes, draw: Callable[..., Any]) -> bytes:
     """A few changes: bytes, numbers, opcodes, names, pieces moved, doubled, cut out or cut off."""
+    in_place = draw(st.booleans())
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
         end = min(len(content), at + draw(st.sampled_from((0, 1, 2, 4, 8, 40))))
@@ -86,14 +115,42 @@ def mutated(content: bytes, draw: Callable[..., Any]) -> bytes:
                 ),
             )
         )
-        content = content[:at] + new + content[end:]
+        content = content[:at] + new + content[at + len(new) if in_place else end :]
         if draw(st.integers(0, 15)) == 0:
             content = content[:at]
     return content
 
 
+def repaired(content: bytes) -> bytes:
+    """A tar whose headers have their checksums again, or every change would stop at these."""
+    blocks = [bytearray(content[at : at + 512]) for at in range(0, len(content), 512)]
+    for block in blocks:
+        if block[257:262] == b"ustar" and len(block) == 512:
+            block[148:156] = b" " * 8
+            block[148:155] = b"%06o\0" % sum(block)
+    return b"".join(blocks)
+
+
 def late(_signal: int, _frame: object) -> NoReturn:
     raise AssertionError(f"more than {SECONDS} seconds")
+
+
+def check_pairs(path: Path) -> None:
+    """Reads what was mutated; what can be read lies where it may and has captions."""
+    try:
+        pairs = read_pairs(path, 4, max_bad_fraction=0.9)
+    except (DataError, UnsafeInputError) as error:
+        text = str(error)
+        assert path.name in text, text
+        assert text.isprintable(), text
+        return
+    assert len(pairs.images) == len(pairs.captions) > 0
+    assert all(caption.strip() for some in pairs.captions for caption in some)
+    for source in pairs.images.sources:
+        if isinstance(source, TarMember):
+            assert source.offset + source.size <= path.stat().st_size
+        else:
+            assert source.is_relative_to(path.parent.resolve())
 
 
 def check(path: Path, folder: Path) -> None:
@@ -117,8 +174,8 @@ def check(path: Path, folder: Path) -> None:
         assert all(identical(library[n], t) for n, t in checkpoint.tensors.items())
 
 
-def main(examples: int) -> None:
-    """Runs that many cases."""
+def main(examples: int, first: int) -> None:
+    """Runs that many cases, others for every seed."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -129,12 +186,13 @@ def main(examples: int) -> None:
         limit = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         signal.signal(signal.SIGALRM, late)
+        signal.signal(signal.SIGPROF, late)
 
+        @seed(first)
         @settings(
             max_examples=examples,
             deadline=None,
             database=None,
-            derandomize=True,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
@@ -142,11 +200,18 @@ def main(examples: int) -> None:
         def case(data: st.DataObject) -> None:
             kind = data.draw(st.sampled_from(sorted(sources)))
             path = sources[kind]
-            path.write_bytes(mutated(contents[kind], data.draw))
-            signal.alarm(SECONDS)
+            content = mutated(contents[kind], data.draw)
+            repair = kind == "tar" and data.draw(st.booleans())
+            path.write_bytes(repaired(content) if repair else content)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.alarm(12 * SECONDS)
             try:
-                check(path.parent if path.suffix == ".json" else path, folder)
+                if kind in ("table", "tar"):
+                    check_pairs(path)
+                else:
+                    check(path.parent if path.suffix == ".json" else path, folder)
             finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.alarm(0)
                 path.write_bytes(contents[kind])
 
@@ -154,4 +219,4 @@ def main(examples: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))
