@@ -20,6 +20,7 @@ QUICK = {
     "profile_points": 2,
     "profile_images": 16,
     "head_steps": 1,
+    "final_steps": 0,
 }
 """Settings of TSC that run through in about a second."""
 

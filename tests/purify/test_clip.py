@@ -58,6 +58,13 @@ def test_every_tensor_of_the_tower_and_no_other_comes_back(kind, name):
     assert kinds == ([] if name == "captions" else ["head"]) + ["curve", "curve"]
 
 
+def test_a_last_fine_tuning_follows_the_last_round():
+    settings = QUICK.model_copy(update={"final_steps": 2})
+    plain, tuned = run("vit", text("captions")), run("vit", text("captions"), settings)
+    assert [stage.kind for stage in tuned.stages] == ["curve", "curve", "finetune"]
+    assert digest(plain.state) != digest(tuned.state)
+
+
 def test_the_same_seed_gives_the_same_bytes():
     one, two, other = (digest(run("vit", text("captions"), seed=seed).state) for seed in (0, 0, 1))
     assert one == two != other

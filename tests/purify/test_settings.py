@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from sslpurify.purify import TscSettings
+from sslpurify.purify import TscSettings, resolved
 from sslpurify.purify.workshop import kept_names
 from tests import pico
 
@@ -35,6 +35,8 @@ def test_frozen_and_strict():
         ("profile_images", 1),
         ("head_steps", 0),
         ("finetune_steps", -1),
+        ("final_steps", -1),
+        ("final_learning_rate", 0),
     ],
 )
 def test_values_out_of_range_are_refused(name, value):
@@ -45,6 +47,15 @@ def test_values_out_of_range_are_refused(name, value):
 def test_settings_survive_json():
     settings = TscSettings(steps=7, t_aligned=0.25)
     assert TscSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_a_family_decides_what_is_not_set():
+    one, other = (resolved(TscSettings(kept=0.5), family) for family in ("resnet", "vit"))
+    assert (one.kept, other.kept) == (0.5, 0.5)
+    assert one == TscSettings(kept=0.5)
+    assert other.final_steps > one.final_steps == 0
+    assert resolved(other, "vit") == other
+    assert resolved(TscSettings(final_steps=0), "vit").final_steps == 0
 
 
 @pytest.mark.parametrize(
