@@ -34,7 +34,7 @@ quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not slow'
 
 fuzz: $(INSTALLED)
-	SSLPURIFY_FUZZ_EXAMPLES=1000000 $(BIN)/python -m pytest tests/fuzz
+	SSLPURIFY_FUZZ_EXAMPLES=600000 $(BIN)/python -m pytest tests/fuzz
 
 check: lint types layers test
 

@@ -255,6 +255,7 @@ def test_doctor_answers_and_warns_of_the_unsafe_variable(
     ("error", "code", "says"),
     [
         (GateError("too weak"), 7, "sslpurify: too weak"),
+        (GateError("\x1b[2J\udcff.pt"), 7, r"sslpurify: \x1b[2J\udcff.pt"),
         (ZeroDivisionError("1/0"), 1, "internal error"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

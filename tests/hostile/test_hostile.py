@@ -20,7 +20,10 @@ Cli = Callable[..., Result]
 PACKAGE = Path(__file__).parents[2] / "sslpurify"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "very many keys" else n for n in FILES],
+)
 def test_each_is_refused_by_name_and_never_run(name: str, cli: Cli, tmp_path: Path) -> None:
     make, named = FILES[name]
     canary = tmp_path / "canary"
