@@ -83,7 +83,13 @@ def test_no_text_tower_is_fetched(
     else:
         arch, path = pico_clip.write(tmp_path, "vit")
     probing = ("--test", files.test, "--probe", "zeroshot")
-    for arguments in (("inspect", path), ("evaluate", path, *probing)):
+    pairs = ("--data", files.test, "--dataset-type", "class-folders", "--out", "o")
+    quick = pico.set_flags(tsc=pico.QUICK)
+    for arguments in (
+        ("inspect", path),
+        ("evaluate", path, *probing),
+        ("purify", path, *pairs, *quick),
+    ):
         done = cli(*arguments, "--arch", arch)
         assert done.exit_code == 0, done.stderr
     assert tried == []

@@ -91,6 +91,11 @@ def _root(found: Collection[str]) -> str:
                 f"a zip archive with {listing(inner)} inside, which is never unpacked here: "
                 "unpack it and name the checkpoint"
             )
+        if any(name.endswith(".npy") for name in found):
+            raise UnsafeInputError(
+                "an archive of numpy arrays, which may hold pickled objects, and not a checkpoint; "
+                "nothing was run. Ask its publisher for a safetensors file"
+            )
         raise CheckpointError(f"a zip archive, but not one of torch: it holds {listing(found)}")
     return roots[0]
 

@@ -126,6 +126,12 @@ def numpy_objects(path: Path, command: str) -> Path:
     return path
 
 
+def numpy_archive(path: Path, command: str) -> Path:
+    with path.open("wb") as file:
+        np.savez(file, weights=np.array([Call(command)], dtype=object))
+    return path
+
+
 def huggingface(folder: Path, **config: Any) -> Path:
     folder.mkdir()
     save_file(dict(weights()), folder / "model.safetensors")
@@ -281,6 +287,7 @@ FILES: dict[str, tuple[Maker, str]] = {
     "tar": (lambda f, c: old_tar(f / "m.pt", programs(c)["reduce"]), "tar archive"),
     "nested zip": (lambda f, c: nested(f / "m.zip", programs(c)["reduce"]), "inner/model.pt"),
     "numpy objects": (lambda f, c: numpy_objects(f / "m.npy", c), "pickled Python objects"),
+    "npz objects": (lambda f, c: numpy_archive(f / "m.pt", c), "numpy arrays"),
     "auto_map": (
         lambda f, _: huggingface(f / "hf", auto_map={"AutoModel": "modeling_evil.Evil"}),
         "modeling_evil.Evil",
