@@ -223,8 +223,8 @@ class TestParts:
 
     def test_fine_tuning_trains_what_a_curve_trains(self):
         state = with_head()
-        settings = changed(SMALL, kept=0.5, finetune_learning_rate=0.01)
-        tuned, _ = _fine_tune(workshop(settings), state, "tuning")
+        settings = changed(SMALL, kept=0.5)
+        tuned, _ = _fine_tune(workshop(settings), state, "tuning", 1, 0.01)
         parameters = [name for name, _ in ENCODER.fresh(0).named_parameters()]
         moved = {name for name in parameters if not identical(tuned[name], state[name])}
         deep = ("backbone.layer3.", "backbone.layer4.")
