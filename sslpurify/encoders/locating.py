@@ -37,6 +37,9 @@ class Candidate:
 def guess(tensors: State, encoders: Iterable[Encoder]) -> list[Candidate]:
     """The architectures of which a state dict holds anything, best first.
 
+    Of equally good ones those come first whose text tower is there, then those of shorter names:
+    many models share an image tower.
+
     Args:
         tensors: A state dict as the file has it.
         encoders: Those to look for.
@@ -48,7 +51,12 @@ def guess(tensors: State, encoders: Iterable[Encoder]) -> list[Candidate]:
         layout = _layout(tensors, encoder, complete) if len(best_of(complete)) == 1 else None
         best = max((fit.confidence for fit in fits), default=0.0)
         found += [Candidate(encoder.name, layout, best)] if best else []
-    return sorted(found, key=lambda candidate: -candidate.confidence)
+    return sorted(found, key=_rank)
+
+
+def _rank(candidate: Candidate) -> tuple[float, bool, int]:
+    whole = candidate.layout is not None and candidate.layout.text is not None
+    return (-candidate.confidence, not whole, len(candidate.architecture))
 
 
 def locate(tensors: State, encoder: Encoder, others: Iterable[Encoder]) -> Layout:

@@ -121,6 +121,8 @@ def _described(
     if isinstance(module, VisionTransformer):
         if not module.transformer.resblocks:
             raise ConfigError(f"{name}: an image tower without layers")
+        if module.output_tokens:
+            raise ConfigError(f"{name}: an image tower that gives tokens as well (CoCa)")
         groups = specs.open_clip_vit_spec(module, BACKBONE)
         return "vit", shapes, groups, _prefixed(specs.sections_of(module), BACKBONE)
     if isinstance(module, TimmModel) and not list(module.head.parameters()):
