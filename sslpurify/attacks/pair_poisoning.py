@@ -88,7 +88,7 @@ def poison_pairs(
 
     image, text = train_clip(
         encoder,
-        encoder.load({**encoder.fresh(0).state_dict(), **states[0]}),
+        encoder.load(encoder.completed(states[0])),
         encoder.text.load(states[1]),
         CaptionedImages(pairs.images, captions),
         settings.training,

@@ -16,6 +16,7 @@ from sslpurify.types import State
 
 Channels = tuple[float, float, float]
 Family = Literal["resnet", "modified-resnet", "vit"]
+Sections = tuple[tuple[str, ...], ...]
 Spelling = Mapping[str, str]
 """Our name of a tensor -> its name in a file, before the prefix; names that are alike left out."""
 
@@ -73,6 +74,16 @@ class Network(nn.Module):
         }
 
 
+def shapes_of(module: nn.Module) -> Shapes:
+    """Shape of every tensor of a module, which may lie on the meta device."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def below(prefix: str, sections: Sections) -> Sections:
+    """The sections of a module as those of the network that holds it."""
+    return tuple(tuple(prefix + name for name in section) for section in sections)
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A family member: how to build it, what it eats, and what may be permuted in it.
@@ -105,7 +116,7 @@ class Encoder:
     embedding_dim: int
     shapes: Shapes
     groups: PermutationSpec
-    sections: tuple[tuple[str, ...], ...]
+    sections: Sections
     backbone: Callable[[], nn.Module]
     read: Callable[[Any], Tensor] | None = None
     spellings: tuple[Spelling, ...] = ()
@@ -122,6 +133,10 @@ class Encoder:
     def fresh(self, seed: int) -> Network:
         """A network with initial weights that are a function of ``seed``."""
         return seeded(self._make, seed)
+
+    def completed(self, state: State) -> dict[str, Tensor]:
+        """The state, and where it lacks a head, one that no embedding depends on."""
+        return {**self.fresh(0).state_dict(), **state}
 
     def load(self, state: State) -> Network:
         """A network that holds a copy of ``state``, in evaluation mode."""

@@ -34,15 +34,12 @@ from transformers import (
 from transformers.core_model_loading import revert_weight_conversion
 
 from sslpurify.encoders import specs
-from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Spelling
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Spelling, below, shapes_of
+from sslpurify.encoders.normalization import CLIP, HALF, IMAGENET
 from sslpurify.encoders.sizes import require_modest
 from sslpurify.encoders.text import TextSide, TextTower, Tokenize
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import PermutationSpec, Shapes
-
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -213,11 +210,13 @@ def _described(
     with torch.device("meta"):
         module = _vision(name, config)
     state = module.state_dict()
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    sections = tuple(
-        tuple(BACKBONE + part for part in section) for section in specs.sections_of(module)
+    sections = below(BACKBONE, specs.sections_of(module))
+    return (
+        shapes_of(module),
+        specs.hf_vision_spec(module, BACKBONE),
+        sections,
+        _spellings(module, state),
     )
-    return shapes, specs.hf_vision_spec(module, BACKBONE), sections, _spellings(module, state)
 
 
 def _spellings(module: PreTrainedModel, state: Mapping[str, Tensor]) -> tuple[Spelling, ...]:
@@ -234,7 +233,7 @@ def _text_side(name: str, config: str, tokenizer: Path | None) -> TextSide | Non
         return None
     make = partial(_text_tower, name, config)
     with torch.device("meta"):
-        shapes = {key: tuple(tensor.shape) for key, tensor in make().state_dict().items()}
+        shapes = shapes_of(make())
     length = int(json.loads(config).get("text_config", {}).get("max_position_embeddings", 77))
     length = length if name == "clip" else min(length, 64)
     return TextSide(shapes, make, hf_tokenizer(tokenizer, length), _text_names)

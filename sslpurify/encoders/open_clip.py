@@ -12,7 +12,6 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import get_model_config, list_models
 from open_clip.model import (
     _build_text_tower,  # pyright: ignore[reportPrivateUsage]
@@ -25,13 +24,13 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sslpurify.encoders import specs
-from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Family
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Family, below, shapes_of
+from sslpurify.encoders.normalization import CLIP, HALF
 from sslpurify.encoders.sizes import require_modest
 from sslpurify.encoders.text import TextSide, TextTower, Tokenize
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import PermutationSpec, Shapes
 
-_HALF = (0.5, 0.5, 0.5)
 _INNER = "network."
 
 
@@ -80,32 +79,23 @@ def open_clip_encoder(
         ConfigError: The configuration is no such model, or needs what is not on this machine.
     """
     wanted = _chosen(name, config, quick_gelu, image_size)
-    tower = _Tower(name, json.dumps(wanted, sort_keys=True))
-    usual = _HALF if "siglip" in name.lower() else None
+    text = json.dumps(wanted, sort_keys=True)
+    family, shapes, groups, sections = _described(name, text)
+    usual_mean, usual_std = HALF if "siglip" in name.lower() else CLIP
     return Encoder(
         name=name,
-        family=tower.family,
+        family=family,
         image_size=_square(name, wanted["vision_cfg"].get("image_size", 224)),
         fixed_size=True,
-        mean=mean or usual or OPENAI_DATASET_MEAN,
-        std=std or usual or OPENAI_DATASET_STD,
+        mean=mean or usual_mean,
+        std=std or usual_std,
         embedding_dim=int(wanted["embed_dim"]),
-        shapes=tower.shapes,
-        groups=tower.groups,
-        sections=tower.sections,
-        backbone=tower.make,
+        shapes=shapes,
+        groups=groups,
+        sections=sections,
+        backbone=partial(_visual, name, text),
         text=_text_side(name, wanted, tokenize),
     )
-
-
-class _Tower:
-    """An image tower read off the meta device, so that looking costs neither time nor memory."""
-
-    family: Family
-
-    def __init__(self, name: str, config: str) -> None:
-        self.make = partial(_visual, name, config)
-        self.family, self.shapes, self.groups, self.sections = _described(name, config)
 
 
 @cache
@@ -114,22 +104,22 @@ def _described(
 ) -> tuple[Family, Shapes, PermutationSpec, tuple[tuple[str, ...], ...]]:
     with torch.device("meta"):
         module = _visual(name, config)
-    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    shapes = shapes_of(module)
     if isinstance(module, ModifiedResNet):
         groups = specs.modified_resnet_spec(module, BACKBONE)
-        return "modified-resnet", shapes, groups, _prefixed(specs.sections_of(module), BACKBONE)
+        return "modified-resnet", shapes, groups, below(BACKBONE, specs.sections_of(module))
     if isinstance(module, VisionTransformer):
         if not module.transformer.resblocks:
             raise ConfigError(f"{name}: an image tower without layers")
         if module.output_tokens:
             raise ConfigError(f"{name}: an image tower that gives tokens as well (CoCa)")
         groups = specs.open_clip_vit_spec(module, BACKBONE)
-        return "vit", shapes, groups, _prefixed(specs.sections_of(module), BACKBONE)
+        return "vit", shapes, groups, below(BACKBONE, specs.sections_of(module))
     if isinstance(module, TimmModel) and not list(module.head.parameters()):
         trunk = f"{BACKBONE}trunk."
         groups = specs.timm_vit_spec(module.trunk, trunk)  # raises for other networks than ViTs
         _require_size(name, module.trunk, json.loads(config)["vision_cfg"])
-        return "vit", shapes, groups, _prefixed(specs.sections_of(module.trunk), trunk)
+        return "vit", shapes, groups, below(trunk, specs.sections_of(module.trunk))
     raise ConfigError(
         f"{name}: an image tower of type {type(module).__name__}; those described here are "
         "open_clip's ModifiedResNet and VisionTransformer, and timm's ViT without a projection"
@@ -143,10 +133,6 @@ def _require_size(name: str, trunk: Any, vision: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{name}: {vision['timm_model_name']} takes images of {has} pixels, not {wanted}"
         )
-
-
-def _prefixed(sections: tuple[tuple[str, ...], ...], prefix: str) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(prefix + name for name in section) for section in sections)
 
 
 def _chosen(
@@ -197,7 +183,7 @@ def _text_side(name: str, wanted: Mapping[str, Any], tokenize: Tokenize | None) 
         return None
     make = partial(_text_tower, name, json.dumps(dict(wanted), sort_keys=True))
     with torch.device("meta"):
-        shapes = {key: tuple(tensor.shape) for key, tensor in make().state_dict().items()}
+        shapes = shapes_of(make())
     return TextSide(shapes, make, tokenize or _tokenizer(name, text), _names)
 
 

@@ -13,14 +13,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Spelling
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, Spelling, shapes_of
 from sslpurify.encoders.head import HeadLayout, default_head
+from sslpurify.encoders.normalization import CIFAR10, IMAGENET
 from sslpurify.encoders.specs import resnet_spec
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import PermutationSpec, Shapes
 
-CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALL_IMAGE = 64
 SECTIONS = (
     ("backbone.conv1", "backbone.bn1", "backbone.layer1"),
@@ -160,5 +159,4 @@ def _parse(architecture: str) -> _Backbone:
 def _described(shape: _Backbone) -> tuple[Shapes, PermutationSpec]:
     with torch.device("meta"):
         module = _ScaledResNet(shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    return shapes, resnet_spec(module, BACKBONE)
+    return shapes_of(module), resnet_spec(module, BACKBONE)

@@ -14,12 +14,11 @@ import torchvision
 from torch import nn
 
 from sslpurify.encoders import specs
-from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder
+from sslpurify.encoders.encoder import BACKBONE, Channels, Encoder, below, shapes_of
 from sslpurify.encoders.head import HeadLayout, default_head
+from sslpurify.encoders.normalization import IMAGENET
 from sslpurify.errors import ConfigError
 from sslpurify.symmetry.spec import PermutationSpec, Shapes
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def vit_encoder(
@@ -111,8 +110,5 @@ def _described(
     with torch.device("meta"):
         module = (_torchvision_vit if library == "torchvision" else _timm_vit)(model, size)
     describe = specs.torchvision_vit_spec if library == "torchvision" else specs.timm_vit_spec
-    sections = tuple(
-        tuple(BACKBONE + part for part in section) for section in specs.sections_of(module)
-    )
-    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    return shapes, describe(module, BACKBONE), sections
+    sections = below(BACKBONE, specs.sections_of(module))
+    return shapes_of(module), describe(module, BACKBONE), sections

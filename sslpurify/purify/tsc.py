@@ -121,7 +121,7 @@ def _guide(
         return by_captions(text)
     if text is None:
         return by_views(settings.temperature)
-    network = compute.place(encoder.load({**encoder.fresh(0).state_dict(), **state}))
+    network = compute.place(encoder.load(encoder.completed(state)))
     seen = embed(network, images, device=compute.device, listener=listener, stage="soft captions")
     return by_soft_captions(
         text,

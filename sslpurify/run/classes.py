@@ -18,10 +18,8 @@ from sslpurify.encoders import Encoder, embed_captions
 from sslpurify.errors import DataError
 from sslpurify.probes import class_embedding
 from sslpurify.recipe import EncoderChoice, Measuring
-from sslpurify.run.clean import templates_of
+from sslpurify.run.clean import names_file, templates_of
 from sslpurify.run.loading import Weights, text_tower
-
-_FILES = (".txt", ".json")
 
 
 def prompts_of(recipe: Measuring, folders: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -34,7 +32,7 @@ def prompts_of(recipe: Measuring, folders: Sequence[str]) -> tuple[tuple[str, ..
     source, usual = recipe.classnames, SIMPLE_TEMPLATES
     if source is None:
         names = tuple(folder.replace("_", " ") for folder in folders)
-    elif Path(source).suffix.lower() in _FILES:
+    elif names_file(source):
         names = read_names(Path(source))
         if len(names) != len(folders):
             raise DataError(f"{source} has {len(names)} names for {len(folders)} class folders")

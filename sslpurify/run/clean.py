@@ -95,7 +95,7 @@ def templates_of(source: str | None, otherwise: tuple[str, ...]) -> tuple[str, .
     """
     if source is None:
         return otherwise
-    if _is_file(source):
+    if names_file(source):
         return read_templates(Path(source))
     return prompt_set(source).templates
 
@@ -182,5 +182,6 @@ def _tell_left_out(images: ImageSet) -> None:
         log.warning("left out: %s", file)
 
 
-def _is_file(source: str) -> bool:
+def names_file(source: str) -> bool:
+    """Whether a source of names or templates is a file, and not a built-in set."""
     return Path(source).suffix.lower() in (".txt", ".json")

@@ -143,7 +143,7 @@ def resolved(choice: C, encoder: Encoder) -> C:
 
 def completed(encoder: Encoder, weights: Weights) -> dict[str, Tensor]:
     """The weights' state, and where their file lacks a head, one that no embedding depends on."""
-    return {**encoder.fresh(0).state_dict(), **weights.state}
+    return encoder.completed(weights.state)
 
 
 def _create(choice: EncoderChoice, checkpoint: Checkpoint, **given: Any) -> Encoder:
