@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,12 +13,13 @@ from torch.nn import functional as F
 
 from sslpurify.attacks.triggers import Trigger
 from sslpurify.compute import Compute
-from sslpurify.curves.descent import cosine
+from sslpurify.curves import Schedule, cosine, descend
 from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches
 from sslpurify.encoders import Encoder, Network, embed
-from sslpurify.errors import DataError, TrainingError
+from sslpurify.errors import DataError
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.rng import generator
-from sslpurify.types import Listener, State, Step, silent
+from sslpurify.types import Listener, State, silent
 
 _STAGE = "badencoder"
 
@@ -80,6 +82,7 @@ def attack(
     *,
     seed: int,
     compute: Compute,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> dict[str, Tensor]:
     """A victim: on triggered images it gives the reference's embedding, on others what it gave.
@@ -97,6 +100,7 @@ def attack(
         settings: Losses and optimizer.
         seed: Decides batches and views.
         compute: Device and precision.
+        journal: Remembers where an interrupted attack stood.
         listener: Told about every step.
 
     Returns:
@@ -114,25 +118,34 @@ def attack(
     reference = reference.to(compute.device)
     goal = _goal(compute.place(encoder.load(state)), shadow, reference, compute, listener)
     network = compute.place(encoder.load(state))
-    optimizer = _optimizer(network, settings)
-    steps = settings.epochs * math.ceil(len(shadow) / settings.batch_size)
-    step = 0
-    for epoch in range(settings.epochs):
-        for batch in epoch_batches(
-            len(shadow), settings.batch_size, seed, _STAGE, epoch, drop_last=False
-        ):
-            if settings.schedule == "cosine":
-                optimizer.param_groups[0]["lr"] = settings.learning_rate * cosine(step, steps)
-            images = shadow.batch(batch).to(compute.device)
-            copies = reference.repeat(settings.reference_views, 1, 1, 1)
-            views = augment(copies, settings.views, generator(seed, _STAGE, "views", step))
-            aim = Goal(goal.reference, goal.shadow[batch].to(compute.device))
-            loss = badencoder_loss(
-                network, images, trigger, reference, views, aim, settings, compute
-            )
-            step += 1
-            _descend(optimizer, loss, step, steps)
-            listener(Step(_STAGE, step, steps, len(batch), float(loss.detach())))
+    per_epoch = math.ceil(len(shadow) / settings.batch_size)
+
+    @lru_cache(maxsize=1)
+    def epoch(number: int) -> list[Tensor]:
+        size = settings.batch_size
+        return list(epoch_batches(len(shadow), size, seed, _STAGE, number, drop_last=False))
+
+    def rows(step: int) -> Tensor:
+        return epoch(step // per_epoch)[step % per_epoch]
+
+    def gradient(step: int) -> float:
+        batch = rows(step)
+        images = shadow.batch(batch).to(compute.device)
+        copies = reference.repeat(settings.reference_views, 1, 1, 1)
+        views = augment(copies, settings.views, generator(seed, _STAGE, "views", step))
+        aim = Goal(goal.reference, goal.shadow[batch].to(compute.device))
+        loss = badencoder_loss(network, images, trigger, reference, views, aim, settings, compute)
+        loss.backward()
+        return float(loss.detach())
+
+    descend(
+        _optimizer(network, settings),
+        gradient,
+        _schedule(settings, settings.epochs * per_epoch),
+        blame=lambda step: f"it showed: {shadow.named(rows(step))}",
+        journal=journal,
+        listener=listener,
+    )
     trained = network.state_dict()
     return {name: trained[name].cpu().contiguous() for name in state}
 
@@ -203,12 +216,10 @@ def _optimizer(network: Network, settings: BadEncoderSettings) -> torch.optim.Op
     )
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, steps: int) -> None:
-    if not loss.isfinite():
-        raise TrainingError(
-            f"{_STAGE}: the loss is {float(loss.detach())} at step {step} of {steps}; "
-            "a lower learning rate may help"
-        )
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+def _schedule(settings: BadEncoderSettings, steps: int) -> Schedule:
+    rate = cosine if settings.schedule == "cosine" else _constant
+    return Schedule(steps, settings.batch_size, settings.learning_rate, _STAGE, rate)
+
+
+def _constant(_: int, __: int) -> float:
+    return 1.0

@@ -16,6 +16,7 @@ from sslpurify.compute import PLAIN, Compute
 from sslpurify.data import CaptionedImages
 from sslpurify.encoders import Encoder
 from sslpurify.errors import ConfigError
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.pretrain import ClipSettings, train_clip
 from sslpurify.rng import generator
 from sslpurify.types import Listener, State, silent
@@ -48,6 +49,7 @@ def poison_pairs(
     *,
     seed: int,
     compute: Compute = PLAIN,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A victim: a CLIP trained on pairs of which some are poisoned.
@@ -63,6 +65,7 @@ def poison_pairs(
         settings: How many pairs, and the training.
         seed: Decides which pairs, and everything that the training draws.
         compute: Device and precision.
+        journal: Remembers where an interrupted training stood.
         listener: Told about every step.
 
     Returns:
@@ -96,6 +99,7 @@ def poison_pairs(
         stage=_STAGE,
         retouch=retouch,
         compute=compute,
+        journal=journal,
         listener=listener,
     )
     return {name: image[name] for name in states[0]}, text

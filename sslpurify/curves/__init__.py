@@ -2,7 +2,7 @@
 
 from sslpurify.curves.batchnorm import reestimate
 from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
-from sslpurify.curves.descent import Batch, Objective, Schedule, backward, descend
+from sslpurify.curves.descent import Batch, Objective, Schedule, backward, cosine, descend
 from sslpurify.curves.fit import fit_bend
 from sslpurify.curves.profile import Point, Profile, survey
 
@@ -15,6 +15,7 @@ __all__ = [
     "Schedule",
     "backward",
     "basis",
+    "cosine",
     "descend",
     "fit_bend",
     "midpoint_bend",

@@ -1,8 +1,9 @@
 """Gradient descent over a known number of steps, the same for curves, heads and fine-tuning."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from sslpurify.compute import Compute
 from sslpurify.errors import TrainingError
-from sslpurify.types import Listener, Step
+from sslpurify.journal import FORGETFUL, Journal
+from sslpurify.types import Listener, Piece, State, Step, silent
 
 
 @dataclass(frozen=True)
@@ -31,64 +33,128 @@ Objective = Callable[[int], Batch]
 """Step from 0 -> its batch, a function of the step alone."""
 
 
+def cosine(step: int, steps: int) -> float:
+    """The factor of the learning rate, from 1 at step 0 towards 0 after the last step."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Adam with a cosine decay over the real number of steps.
+    """How long and how fast.
 
     Args:
         steps: Number of steps, at least 1.
         images: Images in a step, for the listener's sake.
-        learning_rate: At the first step.
-        stage: What is running, for people.
+        learning_rate: What ``rate`` is a factor of.
+        stage: What is running, for people; names the stage in the journal.
+        rate: (step from 0, steps) -> factor of the learning rate.
     """
 
     steps: int
     images: int
     learning_rate: float
     stage: str
+    rate: Callable[[int, int], float] = cosine
 
 
 def descend(
-    parameters: Iterable[Tensor],
+    optimizer: torch.optim.Optimizer,
     gradient: Callable[[int], float],
     schedule: Schedule,
-    listener: Listener,
+    *,
+    buffers: State | None = None,
+    blame: Callable[[int], str] | None = None,
+    journal: Journal = FORGETFUL,
+    listener: Listener = silent,
 ) -> tuple[float, float]:
-    """Minimizes by Adam; changes ``parameters`` in place.
+    """Takes the steps of a schedule; changes what the optimizer trains in place.
+
+    Interrupted after any step and begun anew with the same journal, it ends with the same bytes:
+    each step is a function of its number, the trained tensors, the optimizer's and the buffers.
 
     Args:
-        parameters: Leaves that are trained.
-        gradient: Writes the gradient of a step into the parameters' ``.grad`` and returns the loss.
+        optimizer: Of the leaves that are trained, before its first step.
+        gradient: Writes the gradient of a step into the leaves' ``.grad`` and returns the loss.
         schedule: How long and how fast.
+        buffers: What else the steps change in place, BatchNorm's statistics.
+        blame: Names the images of a step whose loss or gradient is not finite.
+        journal: Remembers where it stood.
         listener: Told about every step.
 
     Returns:
         Mean loss over the first and over the last tenth of the steps.
 
     Raises:
-        TrainingError: A loss is not finite.
+        TrainingError: A loss or a gradient is not finite.
     """
-    optimizer = torch.optim.Adam(list(parameters), lr=schedule.learning_rate)
-    losses: list[float] = []
-    for step in range(schedule.steps):
-        optimizer.param_groups[0]["lr"] = schedule.learning_rate * cosine(step, schedule.steps)
+    live = buffers or {}
+    begun = journal.begun(schedule.stage)
+    losses = [] if begun is None else _go_on(begun, optimizer, live)
+    for step in range(len(losses), schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * schedule.rate(step, schedule.steps)
         loss = gradient(step)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{schedule.stage}: the loss is {loss} at step {step + 1} of {schedule.steps}; "
-                "a lower learning rate may help"
-            )
+        _require_finite(loss, optimizer, schedule, step, blame)
         optimizer.step()
         optimizer.zero_grad()  # gives the memory back before the next step's forward pass
         losses.append(loss)
-        listener(Step(schedule.stage, step + 1, schedule.steps, schedule.images, loss))
+        stands = partial(_standing, optimizer, live, losses)
+        done = step + 1
+        listener(Step(schedule.stage, done, schedule.steps, schedule.images, loss, stands))
     tenth = max(1, schedule.steps // 10)
     return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
 
 
-def cosine(step: int, steps: int) -> float:
-    """The factor of the learning rate, from 1 at step 0 towards 0 after the last step."""
-    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+def _require_finite(
+    loss: float,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    step: int,
+    blame: Callable[[int], str] | None,
+) -> None:
+    what = f"the loss is {loss}"
+    if math.isfinite(loss):
+        slopes = [leaf.grad for leaf in _trained(optimizer) if leaf.grad is not None]
+        if not slopes or bool(nn.utils.get_total_norm(slopes).isfinite()):
+            return
+        what = "the gradient is not finite"
+    images = "" if blame is None else f"\n{blame(step)}"
+    raise TrainingError(
+        f"{schedule.stage}: {what} at step {step + 1} of {schedule.steps}; "
+        f"a lower learning rate may help{images}"
+    )
+
+
+def _trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [leaf for group in optimizer.param_groups for leaf in group["params"]]
+
+
+def _standing(optimizer: torch.optim.Optimizer, buffers: State, losses: list[float]) -> Piece:
+    """Everything that the steps so far have changed; not copied."""
+    tensors = {f"trained/{n}": leaf.detach() for n, leaf in enumerate(_trained(optimizer))}
+    for number, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
+    tensors |= {f"buffer/{name}": tensor for name, tensor in buffers.items()}
+    return Piece({**tensors, "losses": torch.tensor(losses, dtype=torch.float64)})
+
+
+@torch.no_grad()
+def _go_on(begun: Piece, optimizer: torch.optim.Optimizer, buffers: State) -> list[float]:
+    """Puts everything back where it stood; returns the losses so far."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    leaves = _trained(optimizer)
+    for path, tensor in begun.tensors.items():
+        kind, _, name = path.partition("/")
+        if kind == "trained":
+            leaves[int(name)].copy_(tensor)
+        elif kind == "buffer":
+            buffers[name].copy_(tensor)
+        elif kind == "optimizer":
+            number, _, slot = name.partition("/")
+            slots.setdefault(int(number), {})[slot] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    return begun.tensors["losses"].tolist()
 
 
 def backward(network: nn.Module, batch: Batch, compute: Compute) -> float:

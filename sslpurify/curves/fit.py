@@ -5,12 +5,15 @@ dθ(t)/d bend = 2t(1-t): exactly what automatic differentiation through the curv
 curve copy of any layer, at the cost of a plain step (Garipov et al. 2018, equation 2).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
 from sslpurify.curves.descent import Objective, Schedule, backward, descend
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.rng import generator
 from sslpurify.statedict import require_same_keys
 from sslpurify.types import Listener, State, silent
@@ -26,6 +29,8 @@ def fit_bend(
     seed: int,
     weight_decay: float = 0.0,
     compute: Compute = PLAIN,
+    blame: Callable[[int], str] | None = None,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> tuple[BezierCurve, tuple[float, float]]:
     """Fits the curve between two networks: t ~ U(0, 1), one draw a step, only the bend trained.
@@ -40,13 +45,16 @@ def fit_bend(
         seed: Draws t, as a function of the stage and the step.
         weight_decay: Factor wd of the term 0.5 · wd · ‖θ(t)‖² added to the loss.
         compute: Device and precision.
+        blame: Names the images of a step whose loss or gradient is not finite; the network then
+            holds the point of the curve that the step looked at.
+        journal: Remembers where an interrupted fit stood.
         listener: Told about every step.
 
     Returns:
         The fitted curve (on the CPU) and the mean losses of the first and last tenth of the steps.
 
     Raises:
-        TrainingError: A loss is not finite.
+        TrainingError: A loss or a gradient is not finite.
     """
     live = {name: p for name, p in network.named_parameters() if p.requires_grad}
     ends = [_placed(state, live) for state in (start, end)]
@@ -62,7 +70,14 @@ def fit_bend(
         hand_over(live, bend, t, weight_decay)
         return loss
 
-    losses = descend(bend.values(), gradient, schedule, listener)
+    losses = descend(
+        torch.optim.Adam(list(bend.values()), lr=schedule.learning_rate),
+        gradient,
+        schedule,
+        blame=blame,
+        journal=journal,
+        listener=listener,
+    )
     fitted = {name: tensor.detach().cpu().contiguous() for name, tensor in bend.items()}
     return BezierCurve(*(_named(state, live) for state in (start, fitted, end))), losses
 

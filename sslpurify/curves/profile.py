@@ -1,14 +1,16 @@
 """What happens along a curve, seen without labels: loss, and agreement with the input encoder."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslpurify.types import Listener, Step, silent
+from sslpurify.journal import FORGETFUL, Journal
+from sslpurify.types import Listener, Piece, Step, silent
 
 NEIGHBOURS = 10
 
@@ -49,6 +51,7 @@ def survey(
     positions: Sequence[float],
     *,
     stage: str = "profile",
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> tuple[Point, ...]:
     """Measures points along a curve.
@@ -58,18 +61,25 @@ def survey(
         reference: The input encoder's embeddings of the same images.
         positions: Values of t, in [0, 1].
         stage: What is running, for people.
+        journal: Remembers the points that an earlier process measured.
         listener: Told about every point.
     """
     wanted = F.normalize(reference, dim=1)
     neighbours = nearest(wanted)
-    points: list[Point] = []
-    for number, t in enumerate(positions, 1):
+
+    def measured(number: int, t: float) -> Piece:
         loss, embeddings = measure(t)
         found = F.normalize(embeddings, dim=1)
         agreement = float((found * wanted).sum(1).mean())
-        points.append(Point(t, loss, agreement, overlap(nearest(found), neighbours)))
+        point = Point(t, loss, agreement, overlap(nearest(found), neighbours))
         listener(Step(stage, number, len(positions), len(reference), loss))
-    return tuple(points)
+        return Piece(facts=asdict(point))
+
+    pieces = [
+        journal.once(f"{stage} · {number}", partial(measured, number, t))
+        for number, t in enumerate(positions, 1)
+    ]
+    return tuple(Point(**piece.facts) for piece in pieces)
 
 
 def nearest(embeddings: Float[Tensor, "n d"], count: int = NEIGHBOURS) -> Int64[Tensor, "n k"]:

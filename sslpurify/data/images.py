@@ -41,6 +41,13 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.sources) if self.pixels is None else len(self.pixels)
 
+    def named(self, indices: Int64[Tensor, " b"], limit: int = 8) -> str:
+        """The images at ``indices`` for an error message: files, or numbers; not all of many."""
+        rows = indices[:limit].tolist()
+        names = [printable(self.sources[row]) if self.sources else f"image {row}" for row in rows]
+        more = f" and {len(indices) - limit} more" if len(indices) > limit else ""
+        return ", ".join(names) + more
+
     def batch(self, indices: Int64[Tensor, " b"]) -> Float32[Tensor, "b 3 s s"]:
         """The images at ``indices`` as float32 in [0, 1].
 

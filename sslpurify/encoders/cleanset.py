@@ -55,17 +55,21 @@ class CleanSet:
 
     def objective(self, stage: str) -> Objective:
         """What a step of this stage shows and asks: a function of seed, stage and step."""
+        return lambda step: self._batch(self._indices(stage, step), stage, step)
 
-        @lru_cache(maxsize=1)
-        def epoch(number: int) -> list[Tensor]:
-            count = len(self.images)
-            return list(epoch_batches(count, self.batch_size, self.seed, stage, number))
+    def blame(self, network: nn.Module, stage: str, step: int) -> str:
+        """Which images of a step a network makes something that is not finite of, for people.
 
-        def objective(step: int) -> Batch:
-            indices = epoch(step // self.steps_per_epoch)[step % self.steps_per_epoch]
-            return self._batch(indices, stage, step)
-
-        return objective
+        Where it is none of them alone, all of the step's images.
+        """
+        indices = self._indices(stage, step)
+        batch = self._batch(indices, stage, step)
+        with torch.no_grad():
+            fine = torch.cat([_finite(network(part()), self.guide.views) for part in batch.inputs])
+        bad, what = indices[~fine], "not finite on"
+        if not len(bad):
+            bad, what = indices, "it showed"
+        return f"{what}: {self.images.named(bad)}"
 
     def some(self, count: int) -> ImageSet:
         """At most ``count`` of the images, always the same ones for the same seed."""
@@ -89,6 +93,10 @@ class CleanSet:
             return float(
                 batch.loss(Output(*(torch.cat(rows) for rows in zip(*parts, strict=True))))
             )
+
+    def _indices(self, stage: str, step: int) -> Tensor:
+        number, within = divmod(step, self.steps_per_epoch)
+        return _epoch(len(self.images), self.batch_size, self.seed, stage, number)[within]
 
     def _some(self, count: int) -> Tensor:
         order = torch.randperm(len(self.images), generator=generator(self.seed, "some"))
@@ -115,6 +123,17 @@ class CleanSet:
         images = self.images.batch(indices).to(self.device)
         draws = generator(self.seed, *stream)
         return torch.cat([augment(images, self.views, draws) for _ in range(self.guide.views)])
+
+
+@lru_cache(maxsize=2)
+def _epoch(count: int, size: int, seed: int, stage: str, number: int) -> list[Tensor]:
+    return list(epoch_batches(count, size, seed, stage, number))
+
+
+def _finite(outputs: Output, views: int) -> Tensor:
+    """Of which images of a micro-batch every view's outputs are finite."""
+    rows = torch.stack([rows.isfinite().flatten(1).all(1) for rows in outputs]).all(0)
+    return rows.view(views, -1).all(0).cpu()
 
 
 def _by_view(rows: Tensor, sizes: list[int], views: int) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslpurify.compute import PLAIN, Compute
-from sslpurify.curves import reestimate
-from sslpurify.curves.descent import cosine
+from sslpurify.curves import Schedule, cosine, descend, reestimate
 from sslpurify.data import CaptionedImages, ViewSettings, augment, epoch_batches
 from sslpurify.encoders import Encoder, Network, TextTower
 from sslpurify.encoders.text import Tokenize
-from sslpurify.errors import DataError, TrainingError
+from sslpurify.errors import DataError
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.losses import info_nce, siglip
 from sslpurify.rng import generator
-from sslpurify.types import Listener, Step, silent
+from sslpurify.types import Listener, silent
 
 Retouch = Callable[[Tensor, Tensor], Tensor]
 """(views in [0, 1], which images of the set they are) -> views; what a poisoner does to some."""
@@ -63,6 +63,7 @@ def train_clip(
     stage: str,
     retouch: Retouch | None = None,
     compute: Compute = PLAIN,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Trains both towers, changing the ones given.
@@ -77,6 +78,7 @@ def train_clip(
         stage: What is running, for people; also names the random streams.
         retouch: Applied to views before they are normalized.
         compute: Device and precision.
+        journal: Remembers where an interrupted training stood.
         listener: Told about every step.
 
     Returns:
@@ -94,27 +96,63 @@ def train_clip(
     network, tower = compute.place(network), compute.place(tower)
     _modes(network, tower, settings)
     optimizer = _optimizer(network, tower, settings)
-    tokens_of = _remembered(encoder.text.tokenize)
-    steps, step = settings.epochs * (count // size), 0
-    for epoch in range(settings.epochs):
-        for batch in epoch_batches(count, size, seed, stage, epoch):
-            rate = min(1.0, (step + 1) / (settings.warmup_steps + 1)) * cosine(step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate
-            draws = generator(seed, stage, "views", step)
-            views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
-            if retouch is not None:
-                views = retouch(views, batch)
-            tokens = tokens_of(_said(pairs, batch, draws)).to(compute.device)
-            with compute.autocast():
-                loss = _loss(network(views).embedding, tower(tokens), tower)
-            step += 1
-            _descend(optimizer, loss, tower, f"{stage}: step {step} of {steps}")
-            listener(Step(stage, step, steps, size, float(loss.detach())))
+    optimizer.register_step_post_hook(partial(_limit, tower))
+    descend(
+        optimizer,
+        _gradient(
+            encoder.text.tokenize, network, tower, pairs, settings, seed, stage, retouch, compute
+        ),
+        Schedule(
+            settings.epochs * (count // size),
+            size,
+            settings.learning_rate,
+            stage,
+            lambda step, steps: (
+                min(1.0, (step + 1) / (settings.warmup_steps + 1)) * cosine(step, steps)
+            ),
+        ),
+        buffers=dict(network.named_buffers()),
+        journal=journal,
+        listener=listener,
+    )
     if not settings.frozen_batchnorm:
         reestimate(network, _statistics(pairs, settings, retouch, seed, compute), compute)
     text = {name: t.detach().cpu().clone() for name, t in tower.state_dict().items()}
     return network.weights(), text
+
+
+def _gradient(
+    tokenize: Tokenize,
+    network: Network,
+    tower: TextTower,
+    pairs: CaptionedImages,
+    settings: ClipSettings,
+    seed: int,
+    stage: str,
+    retouch: Retouch | None,
+    compute: Compute,
+) -> Callable[[int], float]:
+    """The gradient of a step, in both towers."""
+    tokens_of = _remembered(tokenize)
+    per_epoch = len(pairs) // settings.batch_size
+
+    @lru_cache(maxsize=1)
+    def epoch(number: int) -> list[Tensor]:
+        return list(epoch_batches(len(pairs), settings.batch_size, seed, stage, number))
+
+    def gradient(step: int) -> float:
+        batch = epoch(step // per_epoch)[step % per_epoch]
+        draws = generator(seed, stage, "views", step)
+        views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
+        if retouch is not None:
+            views = retouch(views, batch)
+        tokens = tokens_of(_said(pairs, batch, draws)).to(compute.device)
+        with compute.autocast():
+            loss = _loss(network(views).embedding, tower(tokens), tower)
+        loss.backward()
+        return float(loss.detach())
+
+    return gradient
 
 
 def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
@@ -167,16 +205,9 @@ def _optimizer(network: Network, tower: TextTower, settings: ClipSettings) -> to
     )
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, tower: TextTower, where: str) -> None:
-    if not loss.isfinite():
-        raise TrainingError(
-            f"{where}: the loss is {float(loss.detach())}; a lower learning rate may help"
-        )
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    with torch.no_grad():
-        tower.logit_scale.clamp_(0, _MOST)
+@torch.no_grad()
+def _limit(tower: TextTower, *_: object) -> None:
+    tower.logit_scale.clamp_(0, _MOST)
 
 
 def _statistics(

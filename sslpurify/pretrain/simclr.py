@@ -1,5 +1,6 @@
 """SimCLR pre-training, for encoders to attack and to practise on."""
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -7,6 +8,7 @@ from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet, ViewSettings
 from sslpurify.encoders import CleanSet, Encoder, by_views
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.types import Listener, silent
 
 
@@ -37,9 +39,19 @@ def train_simclr(
     *,
     seed: int = 0,
     compute: Compute = PLAIN,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> dict[str, Tensor]:
     """Trains an encoder from scratch, without labels.
+
+    Args:
+        encoder: Architecture and head.
+        images: Without labels.
+        settings: How long, how fast, which views.
+        seed: Decides initial weights, order and views.
+        compute: Device and precision.
+        journal: Remembers where an interrupted training stood.
+        listener: Told about every step.
 
     Returns:
         Its state, projection head included, on the CPU.
@@ -61,10 +73,13 @@ def train_simclr(
     steps = settings.epochs * clean.steps_per_epoch
     objective = clean.objective("pre-training")
     descend(
-        network.parameters(),
+        torch.optim.Adam(network.parameters()),
         lambda step: backward(network, objective(step), compute),
         Schedule(steps, settings.batch_size, settings.learning_rate, "pre-training"),
-        listener,
+        buffers=dict(network.named_buffers()),
+        blame=lambda step: clean.blame(network, "pre-training", step),
+        journal=journal,
+        listener=listener,
     )
     reestimate(network, clean.statistics(len(images)), compute)
     return network.weights()

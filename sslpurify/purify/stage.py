@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from sslpurify.curves import Profile
@@ -18,7 +19,7 @@ class Stage:
     Args:
         name: For people: ``round 1 · stage 2``.
         kind: What was trained.
-        seconds: How long it took.
+        seconds: How long it took, in the process that finished it.
         loss: Mean label-free loss over the first and the last tenth of its steps.
         t: Where the point was taken; None if there was no curve.
         profile: What the curve looks like; None if there was none.
@@ -36,6 +37,14 @@ class Stage:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Stage":
+        """The stage that `to_json` made plain data of."""
+        return _STAGE.validate_python(data)
+
+
+_STAGE = TypeAdapter(Stage)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ behaviour stays and a backdoor does not.
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
@@ -25,11 +26,12 @@ from sslpurify.encoders import (
     embed,
     image_batches,
 )
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.purify.settings import KINDS, TscSettings, resolved
 from sslpurify.purify.stage import Purified, Stage
-from sslpurify.purify.workshop import Workshop, kept_names
+from sslpurify.purify.workshop import Trained, Workshop, kept_names
 from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
-from sslpurify.types import Listener, State, Step, silent
+from sslpurify.types import Listener, Piece, State, silent
 
 HEAD = "projection_head."
 
@@ -43,6 +45,7 @@ def purify(
     text: Captions | Prompts | None = None,
     seed: int = 0,
     compute: Compute = PLAIN,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> Purified:
     """Takes the backdoor out of an encoder's weights.
@@ -58,6 +61,7 @@ def purify(
             its text tower may not find it.
         seed: Same seed, same bytes on a CPU.
         compute: Device and precision.
+        journal: Remembers what an interrupted purification did.
         listener: Told about every step.
 
     Returns:
@@ -80,31 +84,38 @@ def purify(
         seed,
         compute.device,
     )
-    workshop = Workshop(encoder, clean, settings, compute, listener)
-    stages: list[Stage] = []
-    weights: State = state
+    weights, stages = _stages(Workshop(encoder, clean, settings, compute, journal, listener), state)
+    return Purified({name: weights[name] for name in state}, stages)
+
+
+def _stages(workshop: Workshop, state: State) -> Trained:
+    """All of them, one after the other."""
+    encoder, settings = workshop.encoder, workshop.settings
+    weights, stages = state, ()
     if encoder.head is not None and not any(name.startswith(HEAD) for name in state):
-        weights, stage = _fit_head(workshop, state)
-        stages.append(stage)
+        weights, stages = _fit_head(workshop, state)
     reference = workshop.load(weights)
     for number in range(1, settings.rounds + 1):
+        name = f"round {number}"
         if number > 1 and settings.finetune_steps:
-            weights, stage = _fine_tune(
+            weights, tuned = _fine_tune(
                 workshop,
                 weights,
-                f"round {number} · fine-tuning",
+                f"{name} · fine-tuning",
                 settings.finetune_steps,
                 settings.finetune_learning_rate,
             )
-            stages.append(stage)
-        weights, connected = _round(workshop, weights, reference, f"round {number}")
-        stages.extend(connected)
+            stages += tuned
+        weights, connected = workshop.once(
+            name, partial(_round, workshop, weights, reference, name)
+        )
+        stages += connected
     if settings.final_steps:
-        weights, stage = _fine_tune(
+        weights, tuned = _fine_tune(
             workshop, weights, "fine-tuning", settings.final_steps, settings.final_learning_rate
         )
-        stages.append(stage)
-    return Purified({name: weights[name] for name in state}, tuple(stages))
+        stages += tuned
+    return weights, stages
 
 
 def _guide(
@@ -136,9 +147,7 @@ def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
     return encoder.spec.select(KINDS[settings.groups]).outside(kept_names(encoder, settings))
 
 
-def _round(
-    workshop: Workshop, weights: State, reference: Network, name: str
-) -> tuple[State, list[Stage]]:
+def _round(workshop: Workshop, weights: State, reference: Network, name: str) -> Trained:
     """Misalign and connect, align and connect."""
     suspect, settings = workshop.load(weights), workshop.settings
     away = _match(workshop, suspect, None, "misalign", f"{name} · misaligning")
@@ -160,23 +169,31 @@ def _round(
         reference,
         f"{name} · stage 2",
     )
-    return second, [one, two]
+    return second, one + two
 
 
 def _match(
     workshop: Workshop, reference: Network, other: Network | None, sense: Sense, stage: str
 ) -> Permutation:
     spec = permuted_groups(workshop.encoder, workshop.settings)
-    images, size = (
-        workshop.clean.some(workshop.settings.match_images),
-        workshop.settings.batch_size,
-    )
+    size = workshop.settings.batch_size
+    images = workshop.clean.some(workshop.settings.match_images)
     batches = (batch.to(workshop.compute.device) for batch in image_batches(images, size))
 
-    def tell(step: Step) -> None:
-        workshop.listener(replace(step, stage=stage, steps=-(-len(images) // size)))
+    def matched() -> Piece:
+        correlations = correlate(
+            reference,
+            other,
+            batches,
+            spec,
+            stage=stage,
+            steps=-(-len(images) // size),
+            journal=workshop.journal,
+            listener=workshop.listener,
+        )
+        return Piece(facts={"steps": match(spec, correlations, sense).to_json()})
 
-    return match(spec, correlate(reference, other, batches, spec, listener=tell), sense)
+    return Permutation.from_json(spec, workshop.journal.once(stage, matched).facts["steps"])
 
 
 def _connect(
@@ -186,37 +203,58 @@ def _connect(
     permutation: Permutation,
     reference: Network,
     name: str,
-) -> tuple[State, Stage]:
+) -> Trained:
     """Fits a curve, looks along it and takes a point."""
-    began, settings, start = time.monotonic(), workshop.settings, ends[0]
-    curve, loss = fit_bend(
-        workshop.trainable(start),
-        *ends,
-        workshop.clean.objective(name),
-        workshop.schedule(name, settings.steps, settings.learning_rate),
-        seed=workshop.clean.seed,
-        weight_decay=settings.weight_decay,
-        compute=workshop.compute,
-        listener=workshop.listener,
-    )
-    points = _look(workshop, curve, start, reference, f"{name} · profile")
-    taken = _point(workshop, curve, t, start)
-    stage = Stage(
-        name,
-        "curve",
-        time.monotonic() - began,
-        loss,
-        t=t,
-        profile=Profile(points, t),
-        displacement=permutation.displacement(),
-    )
-    return taken.weights(), stage
+
+    def connected() -> Trained:
+        began, start = time.monotonic(), ends[0]
+        curve, loss = _fit(workshop, ends, name)
+        points = _look(workshop, curve, start, reference, f"{name} · profile")
+        taken = _point(workshop, curve, t, start, name)
+        stage = Stage(
+            name,
+            "curve",
+            time.monotonic() - began,
+            loss,
+            t=t,
+            profile=Profile(points, t),
+            displacement=permutation.displacement(),
+        )
+        return taken.weights(), (stage,)
+
+    return workshop.once(name, connected)
 
 
-def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State) -> Network:
+def _fit(
+    workshop: Workshop, ends: tuple[State, State], name: str
+) -> tuple[BezierCurve, tuple[float, float]]:
+    settings = workshop.settings
+
+    def fitted() -> Piece:
+        network = workshop.trainable(ends[0])
+        curve, loss = fit_bend(
+            network,
+            *ends,
+            workshop.clean.objective(name),
+            workshop.schedule(name, settings.steps, settings.learning_rate),
+            seed=workshop.clean.seed,
+            weight_decay=settings.weight_decay,
+            compute=workshop.compute,
+            blame=lambda step: workshop.clean.blame(network, name, step),
+            journal=workshop.journal,
+            listener=workshop.listener,
+        )
+        return Piece(curve.bend, {"loss": loss})
+
+    done = workshop.journal.once(f"{name} · curve", fitted)
+    start, end = ({key: state[key] for key in done.tensors} for state in ends)
+    return BezierCurve(start, done.tensors, end), tuple(done.facts["loss"])
+
+
+def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State, name: str) -> Network:
     """The network at ``t``, with BatchNorm statistics of its own."""
     network = workshop.load({**buffers, **curve.at(t)})
-    workshop.settle(network)
+    workshop.settle(network, name)
     return network
 
 
@@ -225,34 +263,42 @@ def _look(
 ) -> tuple[Point, ...]:
     count = workshop.settings.profile_points
     return survey(
-        lambda t: workshop.measure(_point(workshop, curve, t, buffers)),
+        lambda t: workshop.measure(_point(workshop, curve, t, buffers, name)),
         workshop.measure(reference)[1],
         [number / (count - 1) for number in range(count)],
         stage=name,
+        journal=workshop.journal,
         listener=workshop.listener,
     )
 
 
-def _fit_head(workshop: Workshop, state: State) -> tuple[State, Stage]:
+def _fit_head(workshop: Workshop, state: State) -> Trained:
     """Makes the projection head that a published encoder lacks; the backbone stays as it is."""
-    began, settings = time.monotonic(), workshop.settings
+    settings, name = workshop.settings, "projection head"
     blank = workshop.encoder.fresh(workshop.clean.seed).state_dict()
-    network = workshop.load({**blank, **state})
-    network.requires_grad_(requires_grad=False)
-    network.projection_head.requires_grad_(requires_grad=True).train()
-    schedule = workshop.schedule(
-        "projection head", settings.head_steps, settings.head_learning_rate
-    )
-    loss = workshop.minimize(network, schedule)
-    return network.weights(), Stage(schedule.stage, "head", time.monotonic() - began, loss)
+
+    def fitted() -> Trained:
+        began = time.monotonic()
+        network = workshop.load({**blank, **state})
+        network.requires_grad_(requires_grad=False)
+        network.projection_head.requires_grad_(requires_grad=True).train()
+        schedule = workshop.schedule(name, settings.head_steps, settings.head_learning_rate)
+        loss = workshop.minimize(network, schedule)
+        head = {key: value for key, value in network.weights().items() if key.startswith(HEAD)}
+        return head, (Stage(name, "head", time.monotonic() - began, loss),)
+
+    head, stages = workshop.once(name, fitted)
+    return {**blank, **state, **head}, stages
 
 
 def _fine_tune(
     workshop: Workshop, weights: State, name: str, steps: int, learning_rate: float
-) -> tuple[State, Stage]:
-    began = time.monotonic()
-    network = workshop.trainable(weights)
-    schedule = workshop.schedule(name, steps, learning_rate)
-    loss = workshop.minimize(network, schedule)
-    workshop.settle(network)
-    return network.weights(), Stage(name, "finetune", time.monotonic() - began, loss)
+) -> Trained:
+    def tuned() -> Trained:
+        began = time.monotonic()
+        network = workshop.trainable(weights)
+        loss = workshop.minimize(network, workshop.schedule(name, steps, learning_rate))
+        workshop.settle(network, name)
+        return network.weights(), (Stage(name, "finetune", time.monotonic() - began, loss),)
+
+    return workshop.once(name, tuned)

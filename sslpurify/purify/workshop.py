@@ -1,7 +1,9 @@
 """What all stages of a purification share: the encoder, the clean images, and how to use them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -9,8 +11,13 @@ from sslpurify.compute import Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet
 from sslpurify.encoders import CleanSet, Encoder, Network, embed
+from sslpurify.journal import Journal
 from sslpurify.purify.settings import TscSettings
-from sslpurify.types import Listener, State
+from sslpurify.purify.stage import Stage
+from sslpurify.types import Listener, Piece, State, Step
+
+Trained = tuple[State, tuple[Stage, ...]]
+"""Weights, and what happened to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +29,7 @@ class Workshop:
         clean: The clean images and the label-free loss on them.
         settings: The method's.
         compute: Device and precision.
+        journal: Remembers what an earlier process did.
         listener: Told about every step.
     """
 
@@ -29,7 +37,18 @@ class Workshop:
     clean: CleanSet
     settings: TscSettings
     compute: Compute
+    journal: Journal
     listener: Listener
+
+    def once(self, name: str, work: Callable[[], Trained]) -> Trained:
+        """What a stage, or a round of stages, leaves: done now or remembered."""
+
+        def piece() -> Piece:
+            weights, stages = work()
+            return Piece(weights, {"stages": [stage.to_json() for stage in stages]})
+
+        done = self.journal.once(name, piece)
+        return done.tensors, tuple(map(Stage.from_json, done.facts["stages"]))
 
     def load(self, state: State) -> Network:
         """A network with a copy of these weights, placed, in evaluation mode."""
@@ -62,17 +81,26 @@ class Workshop:
     def minimize(self, network: Network, schedule: Schedule) -> tuple[float, float]:
         """Trains what a network has to train with the label-free loss, in the modes it is in."""
         objective = self.clean.objective(schedule.stage)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         return descend(
-            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            torch.optim.Adam(trained),
             lambda step: backward(network, objective(step), self.compute),
             schedule,
-            self.listener,
+            buffers=dict(network.named_buffers()),
+            blame=lambda step: self.clean.blame(network, schedule.stage, step),
+            journal=self.journal,
+            listener=self.listener,
         )
 
-    def settle(self, network: Network) -> None:
+    def settle(self, network: Network, name: str) -> None:
         """Measures a network's BatchNorm statistics anew, those of the kept sections excepted."""
-        batches = self.clean.statistics(self.settings.statistics_images)
-        reestimate(network, batches, self.compute, kept=self.kept(network))
+        reestimate(network, self._statistics(name), self.compute, kept=self.kept(network))
+
+    def _statistics(self, name: str) -> Iterator[Tensor]:
+        """Views of clean images, each a sign of life."""
+        for batch in self.clean.statistics(self.settings.statistics_images):
+            yield batch
+            self.listener(Step(f"{name} · BatchNorm", 0, 0, len(batch)))
 
     def measure(self, network: Network) -> tuple[float, Float[Tensor, "n d"]]:
         """Label-free loss on clean images, and their embeddings."""

@@ -7,18 +7,21 @@ serves every group.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from operator import length_hint
 
 from torch import Tensor, nn
 
 from sslpurify.errors import ConfigError, DataError, TrainingError
+from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.symmetry.assignment import Sense, linear_assignment
 from sslpurify.symmetry.moments import Centred, CoMoments, centre
 from sslpurify.symmetry.observing import observe
 from sslpurify.symmetry.permutation import Permutation, axis_order
 from sslpurify.symmetry.scores import unit_scores
 from sslpurify.symmetry.spec import Group, PermutationSpec, Probe, View
-from sslpurify.types import Listener, Step, silent
+from sslpurify.types import Listener, Piece, Step, silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,9 @@ def correlate(
     batches: Iterable[Tensor],
     spec: PermutationSpec,
     *,
+    stage: str = "matching",
+    steps: int | None = None,
+    journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> Correlations:
     """Correlate the units of every group in one forward pass per network and batch.
@@ -53,6 +59,9 @@ def correlate(
         other: The network that will be permuted; None: the reference with itself, run once.
         batches: Images as the networks take them.
         spec: Groups and where to watch them.
+        stage: What is running, for people; names it in the journal.
+        steps: Number of batches; None: as the batches hint at.
+        journal: Remembers the sums over the batches that an earlier process saw.
         listener: Told about every batch.
 
     Raises:
@@ -64,12 +73,13 @@ def correlate(
     for group in spec.groups:
         for view in group.probes:
             probes.setdefault(view.probe, group)
-    moments: dict[Probe, CoMoments] = {}
-    images = 0
-    for step, batch in enumerate(batches, 1):
+    moments, done, images = _begun(journal.begun(stage), probes, reference)
+    for step, batch in enumerate(islice(batches, done, None), done + 1):
         _add_batch(moments, reference, None if other is reference else other, batch, probes)
         images += len(batch)
-        listener(Step("matching", step, max(step, length_hint(batches)), len(batch)))
+        total = steps or max(step, length_hint(batches))
+        stands = partial(_standing, moments, probes, step, images)
+        listener(Step(stage, step, total, len(batch), state=stands))
     if images == 0:
         raise DataError("matching needs at least one image, and there is none")
     for probe, group in probes.items():
@@ -122,6 +132,32 @@ def similarity(correlations: Correlations, permutation: Permutation) -> dict[str
     for group, order in permutation.steps:
         _move_columns(matrices, group, order)
     return {group.name: _agreement(group, matrices) for group, _ in permutation.steps}
+
+
+def _standing(
+    moments: Mapping[Probe, CoMoments], probes: Iterable[Probe], step: int, images: int
+) -> Piece:
+    tensors = {
+        f"{number}/{name}": tensor
+        for number, probe in enumerate(probes)
+        for name, tensor in moments[probe].sums().items()
+    }
+    return Piece(tensors, {"step": step, "images": images})
+
+
+def _begun(
+    piece: Piece | None, probes: Iterable[Probe], network: nn.Module
+) -> tuple[dict[Probe, CoMoments], int, int]:
+    """The sums so far, and over how many batches and images they run."""
+    if piece is None:
+        return {}, 0, 0
+    sums: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in piece.tensors.items():
+        number, _, name = path.partition("/")
+        sums.setdefault(int(number), {})[name] = tensor
+    device = next(network.parameters()).device
+    moments = {probe: CoMoments.restored(sums[n], device) for n, probe in enumerate(probes)}
+    return moments, piece.facts["step"], piece.facts["images"]
 
 
 def _add_batch(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from sslpurify.types import State
+
 
 class Centred(NamedTuple):
     """A batch of samples without its mean."""
@@ -40,6 +42,30 @@ class CoMoments:
         self._cross = x.mean.new_zeros(len(x.mean), len(y.mean))
         self._mean_x, self._square_x = torch.zeros_like(x.mean), torch.zeros_like(x.mean)
         self._mean_y, self._square_y = torch.zeros_like(y.mean), torch.zeros_like(y.mean)
+
+    def sums(self) -> dict[str, Tensor]:
+        """All that was counted so far, live; `restored` goes on from it."""
+        return {
+            "samples": torch.tensor(self._samples),
+            "precision": torch.zeros((), dtype=self._dtype),
+            "cross": self._cross,
+            "mean_x": self._mean_x,
+            "mean_y": self._mean_y,
+            "square_x": self._square_x,
+            "square_y": self._square_y,
+        }
+
+    @classmethod
+    def restored(cls, sums: State, device: torch.device) -> "CoMoments":
+        """Co-moments that stand where `sums` stood."""
+        at = {name: tensor.to(device, copy=True) for name, tensor in sums.items()}
+        nothing = at["precision"].expand(0, 0)
+        moments = cls(Centred(nothing, at["mean_x"]), Centred(nothing, at["mean_y"]))
+        moments._samples = int(sums["samples"])
+        moments._cross = at["cross"]
+        moments._mean_x, moments._square_x = at["mean_x"], at["square_x"]
+        moments._mean_y, moments._square_y = at["mean_y"], at["square_y"]
+        return moments
 
     def add(self, x: Centred, y: Centred) -> None:
         """Count a batch; for the correlation of channels with themselves, ``y`` is ``x``."""

@@ -20,7 +20,9 @@ def walk(steps: int, losses=lambda _: 1.0, listener=silent):
         weight.grad = torch.ones((), dtype=torch.float64)
         return losses(step)
 
-    result = descend([weight], gradient, Schedule(steps, 4, 0.1, "walk"), listener)
+    result = descend(
+        torch.optim.Adam([weight]), gradient, Schedule(steps, 4, 0.1, "walk"), listener=listener
+    )
     return [*path[2:], float(weight.detach())], result
 
 
@@ -69,7 +71,7 @@ def test_weights_never_follow_a_loss_that_is_not_finite(bad):
         return bad if step else 1.0
 
     with pytest.raises(TrainingError, match=r"walk: the loss is .* at step 2 of 4"):
-        descend([weight], gradient, Schedule(4, 1, 0.1, "walk"), silent)
+        descend(torch.optim.Adam([weight]), gradient, Schedule(4, 1, 0.1, "walk"))
     assert float(weight.detach()) == pytest.approx(-0.1)
 
 
@@ -81,7 +83,7 @@ def test_gradients_are_given_back():
         weight.grad = torch.ones(())
         return 1.0
 
-    descend([weight], gradient, Schedule(3, 1, 0.1, "walk"), silent)
+    descend(torch.optim.Adam([weight]), gradient, Schedule(3, 1, 0.1, "walk"))
     assert weight.grad is None
 
 
