@@ -46,3 +46,15 @@ class GateError(SslPurifyError):
     """An attack did not embed: its success rate or clean accuracy is below the recipe's floor."""
 
     exit_code = 7
+
+
+class InterruptionError(SslPurifyError):
+    """A signal asked to stop; what was saved before, if anything, can be gone on with.
+
+    Args:
+        number: Of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted" if number == 2 else f"ended by signal {number}")
+        self.exit_code = 128 + number

@@ -60,10 +60,10 @@ class Checkpoint:
     source: Source | None = None
 
 
-def new(tensors: State) -> Checkpoint:
+def new(tensors: State, metadata: Mapping[str, str] | None = None) -> Checkpoint:
     """A checkpoint that comes from no file, to be written as safetensors."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return Checkpoint(Path(), "", "safetensors", {}, (), kept, {"format": "pt"})
+    return Checkpoint(Path(), "", "safetensors", {}, (), kept, {"format": "pt", **(metadata or {})})
 
 
 def replace(checkpoint: Checkpoint, tensors: State) -> Checkpoint:

@@ -3,13 +3,12 @@
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sslpurify.cli.edge import edge, recipe_keys, show, telling, terminated
+from sslpurify.cli.edge import edge, recipe_keys, show, telling
 from sslpurify.cli.options import (
     AllowTorchscript,
     Arch,
@@ -21,6 +20,7 @@ from sslpurify.cli.options import (
     Mean,
     Out,
     QuickGelu,
+    Resume,
     Seed,
     Set,
     Size,
@@ -30,6 +30,7 @@ from sslpurify.cli.options import (
     Verbose,
 )
 from sslpurify.errors import CheckpointError
+from sslpurify.interruption import heeded
 
 app = typer.Typer(
     help="Take a suspicious self-supervised encoder and give it back without its backdoor.",
@@ -105,6 +106,10 @@ def purify(
         str | None, typer.Option(help="Between columns; found out unless given.")
     ] = None,
     out: Out = None,
+    resume: Resume = False,
+    report_to: Annotated[
+        str | None, typer.Option(help="tensorboard draws the losses too.  [default: none]")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="The method.  [default: tsc]")] = None,
     config: Config = None,
     settings: Set = None,
@@ -130,7 +135,7 @@ def purify(
         from sslpurify import recipe, run
 
         wanted = recipe.load(recipe.PurifyRecipe, config, settings=settings or (), flags=flags)
-        show(run.purify(wanted, listener), as_json)
+        show(run.purify(wanted, listener, resume=resume), as_json)
 
 
 @app.command()
@@ -197,6 +202,7 @@ def evaluate(
 @app.command()
 def attack(
     recipe_file: Annotated[Path, typer.Argument(help="An attack recipe.", metavar="RECIPE.yaml")],
+    resume: Resume = False,
     settings: Set = None,
     seed: Seed = None,
     device: Device = None,
@@ -213,12 +219,13 @@ def attack(
         from sslpurify import recipe, run
 
         wanted = recipe.load(recipe.AttackRecipe, recipe_file, settings=settings or (), flags=flags)
-        show(run.attack(wanted, listener), as_json)
+        show(run.attack(wanted, listener, resume=resume), as_json)
 
 
 @app.command()
 def pretrain(
     recipe_file: Annotated[Path, typer.Argument(help="A recipe.", metavar="RECIPE.yaml")],
+    resume: Resume = False,
     settings: Set = None,
     seed: Seed = None,
     device: Device = None,
@@ -234,7 +241,7 @@ def pretrain(
         wanted = recipe.load(
             recipe.PretrainRecipe, recipe_file, settings=settings or (), flags=flags
         )
-        show(run.pretrain(wanted, listener), as_json)
+        show(run.pretrain(wanted, listener, resume=resume), as_json)
 
 
 @recipes.command("list")
@@ -300,5 +307,5 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    signal.signal(signal.SIGTERM, terminated)
-    app()
+    with heeded(lambda text: typer.echo(f"sslpurify: {text}", err=True)):
+        app()

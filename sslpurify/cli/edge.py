@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Generator, Mapping
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from sslpurify.errors import SslPurifyError
+from sslpurify.errors import InterruptionError, SslPurifyError
 
 if TYPE_CHECKING:
     from sslpurify.run import Answer
 
-_NOT_RECIPE = {"config", "settings", "as_json", "debug", "verbose"}
+_NOT_RECIPE = {"config", "settings", "resume", "as_json", "debug", "verbose"}
+_RESUMABLE = {"purify", "attack", "pretrain"}
 
 
 def recipe_keys(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,14 +46,26 @@ def edge(as_json: bool, debug: bool) -> Generator[None]:
         yield
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
+    except InterruptionError as error:
+        _fail(error, f"{error}{_how_to_go_on()}", error.exit_code, as_json, debug)
     except SslPurifyError as error:
-        _fail(error, str(error), error.exit_code, as_json, debug)
+        text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        _fail(error, text, error.exit_code, as_json, debug)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted", 130, as_json, debug)
     except Exception as error:  # noqa: BLE001 - the one place that no error passes
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         hint = "a bug in sslpurify, or a broken machine; --debug shows where"
         _fail(error, f"internal error ({hint}): {reason}", 1, as_json, debug)
+
+
+def _how_to_go_on() -> str:
+    """The command that resumes, where there is one."""
+    words = sys.argv[1:]
+    if not words or words[0] not in _RESUMABLE:
+        return ""
+    again = words if "--resume" in words else [*words, "--resume"]
+    return f"; go on with: {shlex.join(['sslpurify', *again])}"
 
 
 def _fail(error: BaseException, message: str, code: int, as_json: bool, debug: bool) -> NoReturn:
@@ -66,9 +80,3 @@ def _fail(error: BaseException, message: str, code: int, as_json: bool, debug: b
 def _escaped(text: str) -> str:
     """Names from files must not move the cursor, nor end the program as half a character would."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def terminated(_signal: int, _frame: object) -> NoReturn:
-    """End on SIGTERM as on any error: what a run has begun to write is taken away."""
-    typer.echo("sslpurify: terminated", err=True)
-    raise SystemExit(143)

@@ -45,6 +45,9 @@ AllowTorchscript = Annotated[
 Size = Annotated[
     int | None, typer.Option("--force-image-size", help="Side of the images in pixels.")
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what an interrupted run left in --out.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Verbose = Annotated[

@@ -10,6 +10,7 @@ from sslpurify.recipe.schema import (
     Pairs,
     PretrainRecipe,
     PurifyRecipe,
+    Run,
 )
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Pairs",
     "PretrainRecipe",
     "PurifyRecipe",
+    "Run",
     "check",
     "dump",
     "load",

@@ -105,14 +105,27 @@ class Pairs(EncoderChoice):
     limit: Count | None = None
 
 
-class PurifyRecipe(Pairs):
+class Run(Pairs):
+    """What every recipe says that trains.
+
+    Attributes:
+        out: Folder for the results: new or empty, or, to resume, of the interrupted run.
+        save_every: Seconds after which the run's state is saved; it is at every stage's end too.
+        report_to: ``tensorboard`` draws the losses there as well.
+    """
+
+    out: Path
+    save_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
+    report_to: Literal["none", "tensorboard"] = "none"
+
+
+class PurifyRecipe(Run):
     """Takes the backdoor out of an encoder.
 
     Attributes:
         checkpoint: The file or folder with the encoder's weights.
         prompts: For a CLIP and images without captions: a file of prompts, one a line, that the
             images are described by; None: about a thousand everyday things.
-        out: Folder for the purified checkpoint and the evidence; must not exist or be empty.
         method: The purification method.
         tsc: Settings of two-stage symmetry connectivity.
     """
@@ -120,7 +133,6 @@ class PurifyRecipe(Pairs):
     verb: Literal["purify"] = "purify"
     checkpoint: Path
     prompts: Path | None = None
-    out: Path
     method: Literal["tsc"] = "tsc"
     tsc: TscSettings = TscSettings()
 
@@ -198,12 +210,11 @@ class EvaluateRecipe(Measuring):
         return self
 
 
-class AttackRecipe(Measuring, Pairs):
+class AttackRecipe(Measuring, Run):
     """Makes a victim to test purification on, and proves that the attack took hold.
 
     Attributes:
         checkpoint: The file or folder with the clean encoder's weights.
-        out: Folder for the victim's checkpoint; must not exist or be empty.
         method: The attack.
         probe: What the gate is measured by.
         trigger: A built-in trigger's name, or a file: npz, picture or YAML.
@@ -219,7 +230,6 @@ class AttackRecipe(Measuring, Pairs):
 
     verb: Literal["attack"] = "attack"
     checkpoint: Path
-    out: Path
     method: Literal["badencoder", "pair-poisoning"] = "badencoder"
     probe: Literal["knn", "zeroshot"] = "knn"
     trigger: str
@@ -238,18 +248,16 @@ class AttackRecipe(Measuring, Pairs):
         return self
 
 
-class PretrainRecipe(Pairs):
+class PretrainRecipe(Run):
     """Trains an encoder from scratch, to attack and to practise on.
 
     Attributes:
-        out: Folder for the checkpoint; must not exist or be empty.
         method: ``simclr`` for images alone, ``clip`` for images with captions.
         simclr: Settings of SimCLR pre-training.
         clip: Settings of CLIP training.
     """
 
     verb: Literal["pretrain"] = "pretrain"
-    out: Path
     method: Literal["simclr", "clip"]
     simclr: SimclrSettings = SimclrSettings()
     clip: ClipSettings = ClipSettings()

@@ -1,12 +1,14 @@
 """What a run shows and leaves behind: records, tables, figures, progress."""
 
 from sslpurify.report.figures import save_profile
+from sslpurify.report.metrics import Metrics
 from sslpurify.report.progress import progress
 from sslpurify.report.record import Evaluation, Row, Which, provenance, versions
 from sslpurify.report.table import evaluation_table, grid, inspection_table, stages_table
 
 __all__ = [
     "Evaluation",
+    "Metrics",
     "Row",
     "Which",
     "evaluation_table",

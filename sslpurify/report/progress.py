@@ -76,6 +76,8 @@ def _bar_listener(bar: Progress) -> Listener:
     pace = _Pace()
 
     def listen(step: Step) -> None:
+        if not step.steps:
+            return
         if pace.take(step):
             for task in bar.task_ids:
                 bar.remove_task(task)
@@ -91,6 +93,8 @@ def _line_listener(console: Console, every: float) -> Listener:
 
     def listen(step: Step) -> None:
         nonlocal told
+        if not step.steps:
+            return
         first = pace.take(step)
         told = 0.0 if first else told
         if step.step < step.steps and pace.seconds - told < every:

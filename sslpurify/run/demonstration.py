@@ -11,15 +11,16 @@ from sslpurify.attacks import read_trigger
 from sslpurify.compute import choose
 from sslpurify.data import ImageSet, LabelledImages, from_pixels
 from sslpurify.encoders import Encoder
+from sslpurify.journal import FORGETFUL
 from sslpurify.probes import ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean
+from sslpurify.run.directory import run_directory, unused
 from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
 from sslpurify.run.loading import completed, encoder_of, read_weights
-from sslpurify.run.output import staged, unused
-from sslpurify.run.purification import purify_into
+from sslpurify.run.purification import purify_into, settled
 from sslpurify.types import Listener, State
 
 EMBEDDED = Path(__file__).parents[1] / "demo_data"
@@ -67,14 +68,14 @@ def demo(
     compute = choose(device)
 
     def rows(which: Which, state: State, encoder: Encoder) -> list[Row]:
-        seen = see(encoder.load(state), bench, compute, which, listener)
+        seen = see(encoder.load(state), bench, compute, which, run.listener)
         return rows_of(which, measure(seen, bench, ["knn"]), bench)
 
-    with staged(out) as folder:
+    with run_directory(out, listener=listener, resume=False) as run:
         before = rows("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
         purified, data = purify_into(
-            folder, wanted, encoder, victim, Clean(images.clean, None), listener
+            run, wanted, encoder, victim, Clean(images.clean, None), FORGETFUL, run.listener
         )
         after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
@@ -91,7 +92,7 @@ def demo(
 
 def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path) -> PurifyRecipe:
     """The purification that the demonstration runs, as a recipe of its own."""
-    return PurifyRecipe(
+    wanted = PurifyRecipe(
         arch=recipe.arch,
         checkpoint=recipe.checkpoint,
         image_size=encoder.image_size,
@@ -103,6 +104,7 @@ def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path)
         out=out,
         tsc=recipe.tsc,
     )
+    return settled(wanted, encoder)
 
 
 def read_demo_images(path: Path, classes: tuple[str, ...]) -> DemoImages:

@@ -40,6 +40,7 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
+from sslpurify.run.stopping import stoppable
 from sslpurify.types import Listener
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,11 @@ class Bench:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.test.classes
+
+    def digests(self) -> dict[str, str]:
+        """Hashes of its images."""
+        test = {"test": self.test.images.digest()}
+        return test if self.bank is None else {**test, "train": self.bank.images.digest()}
 
     def predict(self, probe: Probe, features: "Features", queries: Tensor) -> Tensor:
         """The classes that a probe gives to queries, from what an encoder makes of the bench."""
@@ -116,7 +122,7 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
         SslPurifyError: The subclass says whose fault it is.
     """
     started = time.monotonic()
-    compute = choose(recipe.device)
+    compute, listener = choose(recipe.device), stoppable(listener)
     paths: dict[Which, Path | None] = {
         "before": recipe.before,
         "after": recipe.checkpoint,

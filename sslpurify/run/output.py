@@ -1,54 +1,22 @@
-"""The folder of a run: it appears whole, when the run has succeeded, or not at all."""
+"""What a run leaves: the checkpoint, its origin beside it, the report and the configuration."""
 
-import errno
+import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslpurify.checkpoint import Checkpoint, load_report, new, write
+from sslpurify.checkpoint import Checkpoint, load_report, new, read, write
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
-from sslpurify.errors import ConfigError, TrainingError
-from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, dump
+from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, dump
 from sslpurify.report import provenance
+from sslpurify.run.answer import Answer
+from sslpurify.run.clean import Clean
 from sslpurify.run.loading import Weights
+from sslpurify.run.writing import save_json, save_text
 from sslpurify.types import State
-
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-
-
-@contextmanager
-def staged(out: Path, *, outside: Collection[Path | None] = ()) -> Generator[Path]:
-    """A temporary folder that becomes ``out`` when the block ends well and vanishes otherwise.
-
-    Args:
-        out: The folder to be; it must not exist, or be empty.
-        outside: What is read, none of which may contain ``out``.
-
-    Raises:
-        ConfigError: ``out`` holds another run or lies inside what is read.
-        TrainingError: The disk is full or ``out`` cannot be written to.
-    """
-    _require_free(out, outside)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=_existing(out.parent)))
-        try:
-            yield folder
-            folder.chmod(0o755)  # mkdtemp's is closed to everyone else
-            out.parent.mkdir(parents=True, exist_ok=True)
-            folder.replace(out)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        raise TrainingError(f"cannot write to {out}: {error.strerror}; nothing was kept") from error
 
 
 def save_run(
@@ -64,7 +32,7 @@ def save_run(
     The checkpoint has its parent's container, keys and dtypes.
 
     Args:
-        folder: Where to; it will become the recipe's ``out``.
+        folder: Where to; its files will become those of the recipe's ``out``.
         recipe: The resolved recipe.
         weights: The parent's checkpoint and the new states.
         images: What they were made with.
@@ -98,7 +66,7 @@ def save_new(
 
 def _save(
     folder: Path,
-    recipe: PurifyRecipe | AttackRecipe | PretrainRecipe,
+    recipe: Run,
     made: Checkpoint,
     name: str,
     images: ImageSet,
@@ -109,36 +77,43 @@ def _save(
     report = {"output": str(recipe.out / name), "sha256": sha256, **facts}
     left_out = {"unreadable": [str(file) for file in images.unreadable]}
     stem = name.removesuffix(Path(name).suffix) if (folder / name).is_file() else name
-    _save_json({"file": name, "sha256": sha256, **origin}, folder / f"{stem}.json")
-    _save_json({**report, **left_out, "origin": origin}, folder / "report.json")
-    (folder / "config.yaml").write_text(dump(recipe), "utf-8")
+    save_json({"file": name, "sha256": sha256, **origin}, folder / f"{stem}.json")
+    save_json({**report, **left_out, "origin": origin}, folder / "report.json")
+    save_text(dump(recipe), folder / "config.yaml")
     return report
 
 
-def unused(out: Path) -> Path:
-    """``out``, or the first of ``out-2``, ``out-3``, ... that does not exist."""
-    number = 1
-    while (free := out if number == 1 else out.with_name(f"{out.name}-{number}")).exists():
-        number += 1
-    return free
+def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str, Any]:
+    """Hashes of what a run is given: another outcome may come of any other.
+
+    Args:
+        recipe: Names the checkpoint of a text tower, if there is one.
+        parent: The checkpoint it starts from; None: random weights.
+        clean: What it trains on.
+    """
+    text = recipe.text_from and read(recipe.text_from, allow_torchscript=recipe.allow_torchscript)
+    said = json.dumps(clean.captions).encode()
+    return {
+        "checkpoint": parent and parent.sha256,
+        "text_from": text and text.sha256,
+        "images": clean.images.digest(),
+        "captions": None if clean.captions is None else hashlib.sha256(said).hexdigest(),
+    }
 
 
-def _save_json(data: Mapping[str, Any], path: Path) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(
-        text, "utf-8", "backslashreplace"
-    )  # JSON's own escape of a name that is no text
+def finished(out: Path, report: Mapping[str, Any]) -> Answer:
+    """The answer of a run that an earlier process finished."""
+    data = {key: value for key, value in report.items() if key not in ("unreadable", "origin")}
+    text = f"{out} holds the finished run\n{data['output']}\nsha256 {data['sha256']}"
+    return Answer(data, text)
 
 
-def _require_free(out: Path, outside: Collection[Path | None]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a new or empty folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} is not empty; name a new or empty folder")
-    for source in outside:
-        if source is not None and out.resolve().is_relative_to(source.resolve()):
-            raise ConfigError(f"--out {out} lies inside {source}, which is only read; name another")
+def room_for(tensors: State, parent: Checkpoint | None) -> int:
+    """Bytes that a run writes at most, before what it no longer needs is taken away.
 
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
+    A state holds the tensors of a finished and of a running stage, the latter with two averages of
+    Adam's beside them; two states are kept while a third is written.
+    """
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    whole = size if parent is None else sum(t.nbytes for t in parent.tensors.values())
+    return 3 * 5 * size + 2 * whole

@@ -18,6 +18,7 @@ from sslpurify.report import Evaluation, evaluation_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.classes import class_embeddings, prompts_of
 from sslpurify.run.clean import Clean, read_clean
+from sslpurify.run.directory import run_directory
 from sslpurify.run.evaluation import Bench, Features, measure, needed, rows_of, see, set_up
 from sslpurify.run.loading import (
     Weights,
@@ -28,35 +29,49 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
-from sslpurify.run.output import save_run, staged
+from sslpurify.run.memory import Memory
+from sslpurify.run.output import finished, inputs_of, room_for, save_run
 from sslpurify.types import Listener
 
 
-def attack(recipe: AttackRecipe, listener: Listener) -> Answer:
+def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) -> Answer:
     """Make the recipe's victim, measure it, and keep it if it reaches the recipe's gate.
 
+    Args:
+        recipe: Nouns and numbers.
+        listener: Told about every step.
+        resume: Whether to go on with what an earlier process left in the folder.
+
     Raises:
-        GateError: The victim does not reach the floors.
-        SslPurifyError: The subclass says whose fault it is; nothing is left behind.
+        GateError: The victim does not reach the floors; nothing is left behind.
+        SslPurifyError: The subclass says whose fault it is; what can be gone on with is kept.
     """
     started, compute = time.monotonic(), choose(recipe.device)
     sources = [recipe.checkpoint, recipe.text_from, recipe.data, recipe.train, recipe.test]
-    with staged(recipe.out, outside=sources) as folder:
+    with run_directory(recipe.out, listener=listener, resume=resume, outside=sources) as run:
         weights = read_weights(recipe.checkpoint, recipe)
-        bench = set_up(recipe, wanted_size(recipe, weights), [recipe.probe], listener)
-        clean = read_clean(recipe, bench.test.images.size, listener)
+        bench = set_up(recipe, wanted_size(recipe, weights), [recipe.probe], run.listener)
+        clean = read_clean(recipe, bench.test.images.size, run.listener)
         encoder = encoder_of(recipe, bench.test.images.size, weights)
         tell_decisions(recipe, encoder)
         recipe = resolved(recipe, encoder)
-        before = _seen(recipe, encoder, weights, bench, compute, "clean", listener)
-        victim = _victim(recipe, encoder, weights, clean, bench, before, compute, listener)
-        after = _seen(recipe, encoder, victim, bench, compute, "victim", listener)
+        memory = run.begin(
+            recipe,
+            {**inputs_of(recipe, weights.checkpoint, clean), **bench.digests()},
+            room_for({**weights.state, **(weights.text or {})}, weights.checkpoint),
+        )
+        if run.report is not None:
+            return finished(recipe.out, run.report)
+        before = _seen(recipe, encoder, weights, bench, compute, "clean", memory.listen)
+        victim = _victim(recipe, encoder, weights, clean, bench, before, compute, memory)
+        after = _seen(recipe, encoder, victim, bench, compute, "victim", memory.listen)
         measured = [measure(seen, bench, [recipe.probe]) for seen in (before, after)]
         require_gate(measured[0][recipe.probe], measured[1][recipe.probe], recipe.gate)
         rows = rows_of("reference", measured[0], bench) + rows_of("before", measured[1], bench)
         evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
         facts = evaluation.to_json()
-        data = save_run(folder, recipe, victim, clean.images, compute, facts)
+        with run.results() as folder:
+            data = save_run(folder, recipe, victim, clean.images, compute, facts)
     table = evaluation_table(evaluation, {"reference": "clean encoder", "before": "victim"})
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
@@ -85,7 +100,7 @@ def _victim(
     bench: Bench,
     before: Features,
     compute: Compute,
-    listener: Listener,
+    memory: Memory,
 ) -> Weights:
     """The weights after the attack."""
     size = bench.test.images.size
@@ -103,7 +118,8 @@ def _victim(
             recipe.pair_poisoning,
             seed=recipe.seed,
             compute=compute,
-            listener=listener,
+            journal=memory,
+            listener=memory.listen,
         )
         return replace(weights, state=image, text=text)
     state = completed(encoder, weights)
@@ -116,7 +132,8 @@ def _victim(
         recipe.badencoder,
         seed=recipe.seed,
         compute=compute,
-        listener=listener,
+        journal=memory,
+        listener=memory.listen,
     )
     return replace(weights, state={name: attacked[name] for name in weights.state})
 

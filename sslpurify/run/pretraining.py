@@ -11,30 +11,42 @@ from sslpurify.pretrain import train_clip, train_simclr
 from sslpurify.recipe import PretrainRecipe
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean, read_clean
+from sslpurify.run.directory import run_directory
 from sslpurify.run.loading import resolved, tell_decisions
-from sslpurify.run.output import save_new, staged
+from sslpurify.run.memory import Memory
+from sslpurify.run.output import finished, inputs_of, room_for, save_new
 from sslpurify.types import Listener, State
 
 
-def pretrain(recipe: PretrainRecipe, listener: Listener) -> Answer:
+def pretrain(recipe: PretrainRecipe, listener: Listener, *, resume: bool = False) -> Answer:
     """Train the recipe's encoder and leave it in the recipe's folder.
 
     SimCLR encoders are written with lightly's names, CLIPs with open_clip's.
 
+    Args:
+        recipe: Nouns and numbers.
+        listener: Told about every step.
+        resume: Whether to go on with what an earlier process left in the folder.
+
     Raises:
-        SslPurifyError: The subclass says whose fault it is; nothing is left behind.
+        SslPurifyError: The subclass says whose fault it is; what can be gone on with is kept.
     """
     started, compute = time.monotonic(), choose(recipe.device)
-    with staged(recipe.out, outside=[recipe.data]) as folder:
+    with run_directory(recipe.out, listener=listener, resume=resume, outside=[recipe.data]) as run:
         encoder = _encoder(recipe, recipe.image_size)
         sized = encoder.fixed_size or recipe.arch.endswith("-cifar")
-        clean = read_clean(recipe, encoder.image_size if sized else recipe.image_size, listener)
+        clean = read_clean(recipe, encoder.image_size if sized else recipe.image_size, run.listener)
         encoder = _encoder(recipe, clean.images.size)
         tell_decisions(recipe, encoder)
         recipe = resolved(recipe, encoder)
-        tensors = _trained(recipe, encoder, clean, compute, listener)
+        blank = encoder.fresh(recipe.seed).state_dict()
+        memory = run.begin(recipe, inputs_of(recipe, None, clean), room_for(blank, None))
+        if run.report is not None:
+            return finished(recipe.out, run.report)
+        tensors = _trained(recipe, encoder, clean, compute, memory)
         facts = {"seconds": round(time.monotonic() - started, 2)}
-        data = save_new(folder, recipe, tensors, clean.images, compute, facts)
+        with run.results() as folder:
+            data = save_new(folder, recipe, tensors, clean.images, compute, facts)
     return Answer(data, f"{data['output']}\nsha256 {data['sha256']}")
 
 
@@ -52,7 +64,7 @@ def _encoder(recipe: PretrainRecipe, size: int | None) -> Encoder:
 
 
 def _trained(
-    recipe: PretrainRecipe, encoder: Encoder, clean: Clean, compute: Compute, listener: Listener
+    recipe: PretrainRecipe, encoder: Encoder, clean: Clean, compute: Compute, memory: Memory
 ) -> dict[str, Tensor]:
     """The tensors of the file."""
     if recipe.method == "simclr":
@@ -62,7 +74,8 @@ def _trained(
             recipe.simclr,
             seed=recipe.seed,
             compute=compute,
-            listener=listener,
+            journal=memory,
+            listener=memory.listen,
         )
         return dict(state)
     if encoder.text is None:
@@ -76,7 +89,8 @@ def _trained(
         seed=recipe.seed,
         stage="CLIP training",
         compute=compute,
-        listener=listener,
+        journal=memory,
+        listener=memory.listen,
     )
     return as_open_clip(encoder, image, text)
 

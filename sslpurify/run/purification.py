@@ -9,6 +9,7 @@ from typing import Any
 
 from sslpurify.compute import choose
 from sslpurify.encoders import Encoder
+from sslpurify.journal import Journal
 from sslpurify.purify import Purified, Stage
 from sslpurify.purify import purify as take_out
 from sslpurify.purify import resolved as settings_for
@@ -16,6 +17,7 @@ from sslpurify.recipe import PurifyRecipe
 from sslpurify.report import save_profile, stages_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean, read_clean, text_of
+from sslpurify.run.directory import RunDirectory, run_directory
 from sslpurify.run.loading import (
     Weights,
     encoder_of,
@@ -24,58 +26,73 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
-from sslpurify.run.output import save_run, staged
+from sslpurify.run.output import finished, inputs_of, room_for, save_run
 from sslpurify.types import Listener
 
 
-def purify(recipe: PurifyRecipe, listener: Listener) -> Answer:
+def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) -> Answer:
     """Purify the recipe's checkpoint and leave it, with the evidence, in the recipe's folder.
 
+    Args:
+        recipe: Nouns and numbers.
+        listener: Told about every step.
+        resume: Whether to go on with what an earlier process left in the folder.
+
     Raises:
-        SslPurifyError: The subclass says whose fault it is; nothing is left behind.
+        SslPurifyError: The subclass says whose fault it is; what can be gone on with is kept.
     """
     sources = [recipe.checkpoint, recipe.text_from, recipe.data]
-    with staged(recipe.out, outside=sources) as folder:
+    with run_directory(recipe.out, listener=listener, resume=resume, outside=sources) as run:
         weights = read_weights(recipe.checkpoint, recipe)
-        clean = read_clean(recipe, wanted_size(recipe, weights), listener)
+        clean = read_clean(recipe, wanted_size(recipe, weights), run.listener)
         encoder = encoder_of(recipe, clean.images.size, weights)
         tell_decisions(recipe, encoder)
-        _, data = purify_into(folder, resolved(recipe, encoder), encoder, weights, clean, listener)
+        recipe = settled(resolved(recipe, encoder), encoder)
+        inputs = inputs_of(recipe, weights.checkpoint, clean)
+        memory = run.begin(recipe, inputs, room_for(weights.state, weights.checkpoint))
+        if run.report is not None:
+            return finished(recipe.out, run.report)
+        _, data = purify_into(run, recipe, encoder, weights, clean, memory, memory.listen)
     table = stages_table(data["stages"])
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
 
+def settled(recipe: PurifyRecipe, encoder: Encoder) -> PurifyRecipe:
+    """The recipe with the family's own settings written in."""
+    return recipe.model_copy(update={"tsc": settings_for(recipe.tsc, encoder.family)})
+
+
 def purify_into(
-    folder: Path,
+    run: RunDirectory,
     recipe: PurifyRecipe,
     encoder: Encoder,
     weights: Weights,
     clean: Clean,
+    journal: Journal,
     listener: Listener,
 ) -> tuple[Purified, dict[str, Any]]:
-    """Purify weights, and write everything a run leaves into a folder that exists."""
+    """Purify weights, and write everything a run leaves."""
     started = time.monotonic()
     compute = choose(recipe.device, recipe.tsc.precision)
-    settings = settings_for(recipe.tsc, encoder.family)
-    recipe = recipe.model_copy(update={"tsc": settings})
     purified = take_out(
         encoder,
         weights.state,
         clean.images,
-        settings,
+        recipe.tsc,
         text=text_of(recipe, encoder, weights, clean, compute, listener),
         seed=recipe.seed,
         compute=compute,
+        journal=journal,
         listener=listener,
     )
     facts = {
         "seconds": round(time.monotonic() - started, 2),
         "stages": [stage.to_json() for stage in purified.stages],
     }
-    _save_profiles(purified.stages, folder)
-    return purified, save_run(
-        folder, recipe, replace(weights, state=purified.state), clean.images, compute, facts
-    )
+    made = replace(weights, state=purified.state)
+    with run.results() as folder:
+        _save_profiles(purified.stages, folder)
+        return purified, save_run(folder, recipe, made, clean.images, compute, facts)
 
 
 def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
