@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := sslpurify tests benchmarks
 
-.PHONY: help demo test quick fuzz check format lint types layers bench
+MOST_KILLS := 30
+
+.PHONY: help demo test quick fuzz torture check format lint types layers bench
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +17,7 @@ help:
 	@echo 'make test    run the whole test suite'
 	@echo 'make quick   run the tests that take seconds'
 	@echo 'make fuzz    an hour of damaged checkpoints, tables and tars'
+	@echo 'make torture kill purifications at 60 random moments and go on with them'
 	@echo 'make check   formatting, lint, types, layers and the whole test suite: what CI runs'
 	@echo 'make bench   the speed benchmarks; results go to benchmarks/results/'
 	@echo 'make format  format the code and apply the safe lint fixes'
@@ -35,6 +38,9 @@ quick: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	SSLPURIFY_FUZZ_EXAMPLES=600000 $(BIN)/python -m pytest tests/fuzz
+
+torture: $(INSTALLED)
+	SSLPURIFY_KILLS=$(MOST_KILLS) $(BIN)/python -m pytest tests/torture
 
 check: lint types layers test
 

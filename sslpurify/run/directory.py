@@ -28,6 +28,7 @@ from sslpurify.types import Listener
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _RESULTS = ".results"
 _STATE = "state"
+_INDIFFERENT = {"out", "save_every", "report_to", "checkpoint", "text_from", "data"}
 
 log = logging.getLogger(__name__)
 
@@ -259,8 +260,9 @@ def _require_room(out: Path, room: int) -> None:
 
 
 def _comparable(recipe: Run) -> dict[str, Any]:
-    """What of a recipe decides the outcome."""
-    return recipe.model_dump(mode="json", exclude={"out", "save_every", "report_to"})
+    """What of a recipe decides the outcome; the files it names do by their hashes."""
+    settings = recipe.model_dump(exclude=_INDIFFERENT)
+    return json.loads(json.dumps(settings, default=str))
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
