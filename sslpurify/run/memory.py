@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sslpurify.checkpoint import new, read, write
@@ -134,7 +135,7 @@ def states(folder: Path) -> list[Path]:
 
 def write_state(standing: Standing, path: Path) -> None:
     """Writes a state whole or not at all."""
-    tensors: dict[str, Tensor] = {}
+    tensors = {"version": torch.ones(1)}  # a file without any tensor would be no checkpoint
 
     def packed(name: str, piece: Piece) -> dict[str, Any]:
         number = len(entries)
@@ -159,7 +160,9 @@ def read_state(path: Path) -> Standing:
     parts: dict[int, dict[str, Tensor]] = {}
     try:
         for key, tensor in checkpoint.tensors.items():
-            number, _, name = key.partition("/")
+            number, found, name = key.partition("/")
+            if not found:
+                continue
             parts.setdefault(int(number), {})[name] = tensor
         text = json.loads(checkpoint.metadata["standing"])
         pieces = {
@@ -167,7 +170,7 @@ def read_state(path: Path) -> Standing:
             for number, entry in enumerate(text["pieces"])
         }
         begun = text["begun"]
-        stands = begun and (begun["name"], Piece(parts[len(pieces)], begun["facts"]))
+        stands = begun and (begun["name"], Piece(parts.get(len(pieces), {}), begun["facts"]))
         return Standing(pieces, stands, int(text["metrics"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is no state of a run") from error

@@ -82,7 +82,7 @@ def test_sigkill_at_any_moment(
     zygote: Zygote, recipes: dict[str, Workload], name: str, tmp_path: Path
 ) -> None:
     seconds = whole(zygote, recipes[name], tmp_path / "whole")
-    wanted, draws, killed = results(tmp_path / "whole"), random.Random(name), 0
+    wanted, draws, killed = results(tmp_path / "whole"), random.Random(name), 0  # noqa: S311
     for number in range(KILLS):
         workload = {**recipes[name], "save_every": [1e-9, 0.1, 300][number % 3]}
         out = tmp_path / f"{number}"
