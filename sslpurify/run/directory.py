@@ -57,8 +57,10 @@ class RunDirectory:
         recipe: Run,
         inputs: Mapping[str, Any],
         room: int,
-    ) -> Memory:
+    ) -> Memory | None:
         """The run's memory, once everything that decides its outcome is known.
+
+        None where the run is finished already: ``report`` is its report.
 
         Args:
             recipe: Resolved.
@@ -71,6 +73,9 @@ class RunDirectory:
         """
         made_from = {"recipe": _comparable(recipe), "inputs": dict(inputs)}
         self._require_same(made_from)
+        if self.report is not None:
+            shutil.rmtree(self.out / _STATE, ignore_errors=True)
+            return None
         _require_room(self.out, room)
         save_json({**made_from, "versions": dict(versions())}, self.out / "run.json")
         save_text(dump(recipe), self.out / "config.yaml")

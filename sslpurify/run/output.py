@@ -14,6 +14,7 @@ from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, du
 from sslpurify.report import provenance
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean
+from sslpurify.run.directory import RunDirectory
 from sslpurify.run.loading import Weights
 from sslpurify.run.writing import save_json, save_text
 from sslpurify.types import State
@@ -101,10 +102,11 @@ def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str,
     }
 
 
-def finished(out: Path, report: Mapping[str, Any]) -> Answer:
+def finished(run: RunDirectory) -> Answer:
     """The answer of a run that an earlier process finished."""
+    report = run.report or {}
     data = {key: value for key, value in report.items() if key not in ("unreadable", "origin")}
-    text = f"{out} holds the finished run\n{data['output']}\nsha256 {data['sha256']}"
+    text = f"{run.out} holds the finished run\n{data['output']}\nsha256 {data['sha256']}"
     return Answer(data, text)
 
 

@@ -60,8 +60,8 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
             {**inputs_of(recipe, weights.checkpoint, clean), **bench.digests()},
             room_for({**weights.state, **(weights.text or {})}, weights.checkpoint),
         )
-        if run.report is not None:
-            return finished(recipe.out, run.report)
+        if memory is None:
+            return finished(run)
         before = _seen(recipe, encoder, weights, bench, compute, "clean", memory.listen)
         victim = _victim(recipe, encoder, weights, clean, bench, before, compute, memory)
         after = _seen(recipe, encoder, victim, bench, compute, "victim", memory.listen)

@@ -41,8 +41,8 @@ def pretrain(recipe: PretrainRecipe, listener: Listener, *, resume: bool = False
         recipe = resolved(recipe, encoder)
         blank = encoder.fresh(recipe.seed).state_dict()
         memory = run.begin(recipe, inputs_of(recipe, None, clean), room_for(blank, None))
-        if run.report is not None:
-            return finished(recipe.out, run.report)
+        if memory is None:
+            return finished(run)
         tensors = _trained(recipe, encoder, clean, compute, memory)
         facts = {"seconds": round(time.monotonic() - started, 2)}
         with run.results() as folder:

@@ -50,8 +50,8 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
         recipe = settled(resolved(recipe, encoder), encoder)
         inputs = inputs_of(recipe, weights.checkpoint, clean)
         memory = run.begin(recipe, inputs, room_for(weights.state, weights.checkpoint))
-        if run.report is not None:
-            return finished(recipe.out, run.report)
+        if memory is None:
+            return finished(run)
         _, data = purify_into(run, recipe, encoder, weights, clean, memory, memory.listen)
     table = stages_table(data["stages"])
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")

@@ -107,6 +107,9 @@ def test_other_settings_and_other_inputs_are_refused_with_what_changed(
         start(runs["purify SimCLR"], out, resume=True, checkpoint=str(other))
     start(runs["purify SimCLR"], out, resume=True)
     assert start(runs["purify SimCLR"], out, resume=True).data["sha256"]
+    left = results(out)
+    start(runs["purify SimCLR"], out, resume=True)
+    assert results(out) == left
     with pytest.raises(ConfigError, match="a finished run"):
         start(runs["purify SimCLR"], out)
     with pytest.raises(ConfigError, match=r"tsc\.steps"):
