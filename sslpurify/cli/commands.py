@@ -18,6 +18,7 @@ from sslpurify.cli.options import (
     Debug,
     Device,
     Json,
+    MaxBadFraction,
     Mean,
     Out,
     QuickGelu,
@@ -104,6 +105,7 @@ def purify(
     csv_separator: Annotated[
         str | None, typer.Option(help="Between columns; found out unless given.")
     ] = None,
+    max_bad_fraction: MaxBadFraction = None,
     out: Out = None,
     method: Annotated[str | None, typer.Option(help="The method.  [default: tsc]")] = None,
     config: Config = None,
