@@ -64,8 +64,9 @@ def open_image(source: Source) -> Image.Image:
 def decode_image(source: Source, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Decodes one image file of any kind to 8-bit RGB.
 
-    Transparent pixels are laid on white. Grey, palette and CMYK images are converted; 16-bit ones
-    are scaled from [0, 65535] to [0, 255], not clipped as Pillow's ``convert`` does.
+    Transparent pixels are laid on white. Grey, palette and CMYK images are converted; 16-bit grey
+    is scaled from [0, 65535] to [0, 255], not clipped as Pillow's ``convert`` does, and of 16-bit
+    colours the decoder keeps the high byte.
 
     Args:
         source: The file, or the member of an archive.
