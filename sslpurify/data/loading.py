@@ -189,6 +189,9 @@ def _percent(share: float) -> str:
 
 
 def _first(unreadable: Sequence[Unreadable]) -> str:
+    """The first of them, one a line; a single one ends the line that it belongs to."""
+    if len(unreadable) == 1:
+        return f" {unreadable[0]}"
     lines = [str(item) for item in unreadable[:_SHOWN]]
     if len(unreadable) > _SHOWN:
         lines.append(f"and {len(unreadable) - _SHOWN:,} more")
