@@ -110,6 +110,43 @@ def test_purify_leaves_a_checkpoint_in_its_own_format_and_how_it_was_made(
     assert "image_size: 16" in origin["recipe"]
 
 
+def test_purify_goes_on_without_unreadable_images_up_to_the_fraction(
+    cli: Cli, purification: list[object], tmp_path: Path
+) -> None:
+    torn = pico.write_images(tmp_path / "torn", 20)
+    for name in ("003.png", "011.png"):
+        (torn / name).write_bytes(b"torn")
+    arguments = [*purification, "--data", "torn"]
+    refused = cli(*arguments)
+    assert refused.exit_code == 5
+    assert "2 of 20 images in torn cannot be read, 10 % (at most 1 % may be)" in refused.stderr
+    assert "torn/003.png: not an image" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert cli(*arguments, "--max-bad-fraction", "0.09").exit_code == 5
+    done = cli(*arguments, "--max-bad-fraction", "0.1")
+    assert done.exit_code == 0, done.stderr
+    assert "left out: torn/011.png: not an image" in done.stderr
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [entry.split(":")[0] for entry in report["unreadable"]] == [
+        "torn/003.png", "torn/011.png"
+    ]  # fmt: skip
+    assert report["origin"]["data"]["images"] == 18
+    assert "max_bad_fraction: 0.1" in (tmp_path / "out/config.yaml").read_text()
+
+
+def test_the_pictures_of_an_earlier_run_inside_the_data_are_no_data(
+    cli: Cli, purification: list[object], tmp_path: Path
+) -> None:
+    first = cli(*purification, "--json")
+    pico.write_images(tmp_path / "data", 24)
+    (tmp_path / "out").rename(tmp_path / "data/earlier")
+    again = cli(*purification, "--data", "data", "--out", "again", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert "left out: data/earlier: the folder of a run" in again.stderr
+    sha256 = [json.loads(done.stdout)["sha256"] for done in (first, again)]
+    assert sha256[0] == sha256[1]
+
+
 def test_the_saved_configuration_makes_the_same_bytes_again(
     cli: Cli, purification: list[object]
 ) -> None:
@@ -132,7 +169,11 @@ def test_the_saved_configuration_makes_the_same_bytes_again(
         (["--arch", "simclr/resnet18"], 4, f"Best guess: {pico.ARCH}"),
         (["--data", "missing"], 5, "missing does not exist"),
         (["--data", "empty"], 5, "empty has no images"),
-        (["--data", "three"], 5, "3 clean images are too few"),
+        (["--data", "three"], 5, "3 clean images are too few: one batch"),
+        (["--data", "three"], 5, "needs 8; give more images, or lower tsc.batch_size"),
+        (["--set", "limit=7"], 5, "7 clean images are too few"),
+        (["--set", "limit=7"], 5, "needs 8; raise limit (7), or lower tsc.batch_size"),
+        (["--max-bad-fraction", "1.5"], 2, "max_bad_fraction: input should be less than"),
         (["--set", "limit=25"], 5, "limit is 25"),
         (["--out", "three/out"], 2, "lies inside three, which is only read"),
         (["--out", "three"], 2, "three is not empty"),
@@ -169,7 +210,13 @@ def test_a_bad_purification_is_one_message_and_leaves_nothing(
         (["--protocol", "some"], 2, "protocol: input should be"),
         (["--image-mean", "0.5", "0.5", "0.5"], 2, "image_mean and image_std come together"),
         (["--before", "missing.pt"], 4, "missing.pt: cannot be read"),
-        (["--test", "fewer"], 5, "differ in their classes: red"),
+        (["--test", "fewer"], 5, "fewer differs in its classes"),
+        (["--test", "fewer"], 5, "it lacks red"),
+        (["--train", "fewer"], 5, "it alone has red"),
+        (["--test", "hollow"], 5, "class folder hollow/red has no images"),
+        (["--test", "torn"], 5, "2 images cannot be read, and an evaluation leaves none out"),
+        (["--train", "torn"], 5, "torn/red/000.png: not an image"),
+        (["--test", "torn", "--set", "train_per_class=2"], 5, "torn/blue/001.png: not an image"),
     ],
 )
 def test_a_bad_evaluation_is_one_message(
@@ -180,6 +227,12 @@ def test_a_bad_evaluation_is_one_message(
     for file in (fewer / "red").iterdir():
         file.unlink()
     (fewer / "red").rmdir()
+    hollow = pico.write_classes(tmp_path / "hollow", 2)
+    for file in (hollow / "red").iterdir():
+        file.unlink()
+    torn = pico.write_classes(tmp_path / "torn", 2)
+    for file in ("red/000.png", "blue/001.png"):
+        (torn / file).write_bytes(b"torn")
     done = cli(*evaluation, *change)
     assert done.exit_code == code, done.stderr
     assert says in done.stderr

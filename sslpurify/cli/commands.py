@@ -17,6 +17,7 @@ from sslpurify.cli.options import (
     Debug,
     Device,
     Json,
+    MaxBadFraction,
     Mean,
     Out,
     QuickGelu,
@@ -105,6 +106,7 @@ def purify(
     csv_separator: Annotated[
         str | None, typer.Option(help="Between columns; found out unless given.")
     ] = None,
+    max_bad_fraction: MaxBadFraction = None,
     out: Out = None,
     resume: Resume = False,
     report_to: Annotated[

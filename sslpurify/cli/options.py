@@ -42,6 +42,10 @@ AllowTorchscript = Annotated[
         show_default=False,
     ),
 ]
+MaxBadFraction = Annotated[
+    float | None,
+    typer.Option(help="Share of unreadable images that are left out.  [default: 0.01]"),
+]
 Size = Annotated[
     int | None, typer.Option("--force-image-size", help="Side of the images in pixels.")
 ]

@@ -1,12 +1,12 @@
 """Images to tensors: reading, batching, two random views; label-free sets have no label field."""
 
 from sslpurify.data.decode import ImageError, decode_image, open_image
+from sslpurify.data.drawing import read_images
 from sslpurify.data.images import (
     ImageSet,
     LabelledImages,
     epoch_batches,
     from_pixels,
-    read_images,
     read_labelled,
     subset,
 )

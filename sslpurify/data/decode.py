@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, kept here as an error that no other library can lift."""
 
+_PIECE = 2**20  # pixels converted at once
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,8 +64,9 @@ def open_image(source: Source) -> Image.Image:
 def decode_image(source: Source, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Decodes one image file of any kind to 8-bit RGB.
 
-    Transparent pixels are laid on white. Grey, palette and CMYK images are converted; 16-bit ones
-    are scaled from [0, 65535] to [0, 255], not clipped as Pillow's ``convert`` does.
+    Transparent pixels are laid on white. Grey, palette and CMYK images are converted; 16-bit grey
+    is scaled from [0, 65535] to [0, 255], not clipped as Pillow's ``convert`` does, and of 16-bit
+    colours the decoder keeps the high byte.
 
     Args:
         source: The file, or the member of an archive.
@@ -137,13 +140,19 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     # Mode "I" has 32 bits, but PNG and PPM use it for 16; anything beyond has no defined range.
-    values = np.array(image, dtype=np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("32-bit integer pixels, whose range the file does not define")
+    scaled = ((np.arange(65536) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        values[values == transparent] = 65535
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if isinstance(transparent, int) and 0 <= transparent <= 65535:
+        scaled[transparent] = 255
+    grey = np.empty(values.shape, np.uint8)
+    # In pieces: an index has 64 bits, and one for all pixels of a large image is a gigabyte.
+    flat, out = values.reshape(-1), grey.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        out[start : start + _PIECE] = scaled[flat[start : start + _PIECE]]
+    return Image.fromarray(grey)
 
 
 def _fit(image: Image.Image, size: int | None) -> Image.Image:

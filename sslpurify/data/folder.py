@@ -1,5 +1,6 @@
 """Which files of a folder are images."""
 
+import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from sslpurify.errors import DataError
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ def require_folder(folder: Path) -> None:
 def list_images(folder: Path, *, exclude: Collection[Path] = ()) -> Listing:
     """Lists the images of a folder at any depth, in the same order on every machine.
 
-    Hidden files and folders (``.git``, ``._a.jpg``) are left out. Links to folders are not
-    followed; a link to a file is taken when the file lies in the folder too.
+    Hidden files and folders (``.git``, ``._a.jpg``) are left out, and so are folders of runs, whose
+    pictures are no data; these are told to the log. Links to folders are not followed; a link to a
+    file is taken when the file lies in the folder too.
 
     Args:
         folder: Where to look.
@@ -82,7 +87,7 @@ def list_images(folder: Path, *, exclude: Collection[Path] = ()) -> Listing:
         for entry in entries:
             path = directory / entry.name
             if entry.is_dir(follow_symlinks=False):
-                if os.path.realpath(path) not in excluded:
+                if os.path.realpath(path) not in excluded and not _of_a_run(path):
                     pending.append(path)
             elif reason := _problem(entry, path, root):
                 unreadable.append(Unreadable(path, reason))
@@ -100,7 +105,7 @@ def list_images(folder: Path, *, exclude: Collection[Path] = ()) -> Listing:
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in ``folder``, sorted as strings.
+    """Names of the folders in ``folder``, sorted as strings; folders of runs are left out.
 
     Raises:
         DataError: ``folder`` is missing or has no folders, a link for one, or images of its own.
@@ -116,10 +121,22 @@ def class_folders(folder: Path) -> tuple[str, ...]:
             raise DataError(f"class folder {printable(path)} is a symbolic link: copy it in")
         if not entry.is_dir(follow_symlinks=False) and path.suffix.lower() in SUFFIXES:
             raise DataError(f"{printable(path)} lies outside the class folders: move it into one")
-    names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    names = sorted(name for name in folders if not _of_a_run(folder / name))
     if not names:
         raise DataError(f"{printable(folder)} has no class folders: put each class's images in one")
     return tuple(names)
+
+
+def _of_a_run(folder: Path) -> bool:
+    """Whether a folder holds what a run left, complete or not; says so in the log."""
+    known = (folder / "config.yaml").is_file() and any(
+        (folder / name).is_file() for name in ("report.json", "metrics.jsonl")
+    )
+    if known or ".partial-" in folder.name:
+        log.warning("left out: %s: the folder of a run", printable(folder))
+        return True
+    return False
 
 
 def _visible(directory: Path) -> list[os.DirEntry[str]]:

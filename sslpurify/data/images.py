@@ -1,7 +1,7 @@
 """Images without labels, images with labels, and the order in which they are visited."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,14 +10,20 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
-from sslpurify.data.loading import common_size, decode_all, load, require_enough, require_readable
+from sslpurify.data.loading import common_size, decode_all, load, require_readable
 from sslpurify.data.sources import Source
 from sslpurify.errors import ConfigError, DataError
 from sslpurify.rng import generator
 from sslpurify.types import Listener, silent
 
 MEMORY_LIMIT = 2 * 2**30
-"""Bytes of pixels that are kept in memory; larger sets are decoded again for every batch."""
+"""Most bytes of pixels that a set keeps in memory; a larger one is decoded again batch by batch.
+
+14,000 images of 224 pixels, or 700,000 of 32: far more than a purification asks for.
+"""
+
+_CHUNK = 2**24
+"""Bytes of pixels that are hashed at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +65,8 @@ class ImageSet:
     def digest(self) -> str:
         """SHA-256 of all pixels in order: the same for the same images wherever they lie."""
         total = hashlib.sha256(f"{len(self)} {self.size}\n".encode())
-        for rows in torch.arange(len(self)).split(1024):
-            total.update(self._rows(rows).flatten().numpy().tobytes())
+        for rows in torch.arange(len(self)).split(max(1, _CHUNK // (3 * self.size**2))):
+            total.update(self._rows(rows).contiguous().numpy().data)
         return total.hexdigest()
 
     def _rows(self, indices: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 s s"]:
@@ -100,50 +106,11 @@ def subset(images: ImageSet, indices: Int64[Tensor, " m"]) -> ImageSet:
     )
 
 
-def read_images(
-    folder: Path,
-    size: int | None,
-    *,
-    max_bad_fraction: float = 0.01,
-    memory_limit: int = MEMORY_LIMIT,
-    exclude: Collection[Path] = (),
-    listener: Listener = silent,
-) -> ImageSet:
-    """Reads all images of a folder, at any depth, sorted by their path.
-
-    Every file is decoded once at the start, so what cannot be read is known before any work:
-    it is listed in the result with its reason.
-
-    Args:
-        folder: The folder. See `list_images` for what counts as an image in it.
-        size: Height and width that all images are brought to (see `decode_image`), or None for
-            the images' own, when they all have the same.
-        max_bad_fraction: Largest share of unreadable files, from 0 to 1.
-        memory_limit: Most bytes of pixels kept in memory.
-        exclude: Folders inside ``folder`` that are left out.
-        listener: Told about every chunk of files.
-
-    Raises:
-        DataError: No such folder, no images in it, too many unreadable ones, or different sizes
-            where none was asked for.
-    """
-    listing = list_images(folder, exclude=exclude)
-    if not listing.files and not listing.unreadable:
-        raise DataError(
-            f"{printable(folder)} has no images ({listing.others} files of other kinds)"
-        )
-    require_enough(folder, len(listing.files), listing.unreadable, max_bad_fraction)
-    size = common_size(listing.files) if size is None else size
-    loaded = load(listing.files, size, memory_limit, listener)
-    unreadable = (*listing.unreadable, *loaded.unreadable)
-    require_enough(folder, len(loaded.sources), unreadable, max_bad_fraction)
-    return ImageSet(size, loaded.sources, loaded.pixels, unreadable, listing.others)
-
-
 def read_labelled(
     folder: Path,
     size: int | None,
     *,
+    classes: Sequence[str] | None = None,
     limit_per_class: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
     listener: Listener = silent,
@@ -156,9 +123,10 @@ def read_labelled(
     Args:
         folder: Holds the class folders and no images of its own.
         size: As in `read_images`.
+        classes: The classes that there must be, no more and no fewer; None: any.
         limit_per_class: Most images of a class. They are a fixed random choice, the same for every
             run, as names often follow some order of taking the images; a smaller limit gives a
-            part of a larger one's.
+            part of a larger one's, and no class's choice depends on another class.
         memory_limit: Most bytes of pixels kept in memory.
         listener: Told about every chunk of files.
 
@@ -167,24 +135,45 @@ def read_labelled(
     """
     if limit_per_class is not None and limit_per_class < 1:
         raise ConfigError(f"limit of {limit_per_class} images a class: must be at least 1")
+    names = class_folders(folder)
+    _require_classes(folder, names, names if classes is None else classes)
     files: list[Path] = []
     labels: list[int] = []
-    classes = class_folders(folder)
-    for label, name in enumerate(classes):
+    unreadable: list[Unreadable] = []
+    for label, name in enumerate(names):
         listing = list_images(folder / name)
-        require_readable(listing.unreadable)
-        if not listing.files:
-            raise DataError(f"class folder {printable(folder / name)} has no images: remove it")
+        unreadable += listing.unreadable
+        if not listing.files and not listing.unreadable:
+            raise DataError(
+                f"class folder {printable(folder / name)} has no images: put some into it, or "
+                "remove the class wherever it is measured"
+            )
         order = torch.randperm(len(listing.files), generator=generator(0, "limit", name))
         chosen = [listing.files[i] for i in order[:limit_per_class].sort().values.tolist()]
         files += chosen
         labels += [label] * len(chosen)
+    if not files:
+        require_readable(unreadable)
     size = common_size(files) if size is None else size
     loaded = load(files, size, memory_limit, listener)
-    require_readable(loaded.unreadable)
+    require_readable([*unreadable, *loaded.unreadable])
     return LabelledImages(
-        ImageSet(size, loaded.sources, loaded.pixels), torch.tensor(labels), classes
+        ImageSet(size, loaded.sources, loaded.pixels), torch.tensor(labels), names
     )
+
+
+def _require_classes(folder: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    missing, more = set(wanted) - set(names), set(names) - set(wanted)
+    if missing or more:
+        told = [
+            f"{what} {', '.join(map(printable, sorted(some)))}"
+            for what, some in (("it lacks", missing), ("it alone has", more))
+            if some
+        ]
+        raise DataError(
+            f"{printable(folder)} differs in its classes from the images it is measured with: "
+            f"{'; '.join(told)}. Labels go by the folders' names: give both the same class folders"
+        )
 
 
 def epoch_batches(

@@ -1,22 +1,18 @@
 """Images with captions, from tables, tar archives or class folders; none of them with a label."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from sslpurify.data.captions import Pair, caption
+from sslpurify.data.drawing import Listed, Pool, scan
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
-from sslpurify.data.images import MEMORY_LIMIT, ImageSet, subset
-from sslpurify.data.loading import common_size, load, require_enough
+from sslpurify.data.images import MEMORY_LIMIT, ImageSet
 from sslpurify.data.prompts import SIMPLE_TEMPLATES, class_prompts
 from sslpurify.data.shards import Shards, find_shards
 from sslpurify.data.table import Table
-from sslpurify.errors import ConfigError, DataError
-from sslpurify.rng import generator
+from sslpurify.errors import DataError
 from sslpurify.types import Listener, silent
 
 PairsKind = Literal["csv", "webdataset", "class-folders"]
@@ -126,29 +122,13 @@ def read_pairs(
         UnsafeInputError: A path or the name of a member leaves its folder.
     """
     pool = _pool(path, kind, (img_key, caption_key, separator), templates, exclude)
-    order = _draw(path, len(pool), limit, seed, max_bad_fraction)
-    numbers = sorted(order)
-    picked = dict(zip(numbers, pool.pick(numbers), strict=True))
-    pairs = {number: item for number, item in picked.items() if isinstance(item, Pair)}
-    bad = tuple(item for item in picked.values() if isinstance(item, Unreadable))
-    require_enough(path, len(pairs), bad, max_bad_fraction)
-    sources = [pair.source for pair in pairs.values()]
-    size = common_size(sources) if size is None else size
-    loaded = load(sources, size, memory_limit, listener)
-    bad += loaded.unreadable
-    require_enough(path, len(loaded.kept), bad, max_bad_fraction)
-    images = ImageSet(size, loaded.sources, loaded.pixels, bad)
-    numbers = list(pairs)
-    rows = {numbers[place]: row for row, place in enumerate(loaded.kept)}
-    drawn = [number for number in order if number in rows][:limit]
-    if limit is not None and len(drawn) < limit:
-        raise DataError(f"{printable(path)}: limit is {limit}, but only {len(drawn)} can be read")
-    if len(drawn) < len(rows):  # more were read than asked for, in case some could not be
-        images = subset(images, torch.tensor([rows[number] for number in sorted(drawn)]))
-    return CaptionedImages(images, tuple(pairs[number].captions for number in sorted(drawn)))
+    if len(pool) == 0:
+        raise DataError(f"{printable(path)} has no images with captions")
+    images, captions = scan(path, pool, size, limit, seed, max_bad_fraction, memory_limit, listener)
+    return CaptionedImages(images, captions)
 
 
-class ClassFolders:
+def _in_class_folders(folder: Path, templates: Sequence[str], exclude: Collection[Path]) -> Listed:
     """Every image of a folder of class folders, with prompts of its folder's name.
 
     Raises:
@@ -156,24 +136,14 @@ class ClassFolders:
         DataError: There are no class folders, a link or image among them, or one whose name is no
             text.
     """
-
-    def __init__(
-        self, folder: Path, templates: Sequence[str], exclude: Collection[Path] = ()
-    ) -> None:
-        names = class_folders(folder)
-        prompts = class_prompts([_spoken(folder / name) for name in names], templates)
-        self._items: list[Pair | Unreadable] = []
-        for name, captions in zip(names, prompts, strict=True):
-            listing = list_images(folder / name, exclude=exclude)
-            self._items += (Pair(file, captions) for file in listing.files)
-            self._items += listing.unreadable
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def pick(self, indices: Sequence[int]) -> list[Pair | Unreadable]:
-        """The pairs at ``indices``."""
-        return [self._items[index] for index in indices]
+    names = class_folders(folder)
+    prompts = class_prompts([_spoken(folder / name) for name in names], templates)
+    items: list[Pair | Unreadable] = []
+    for name, captions in zip(names, prompts, strict=True):
+        listing = list_images(folder / name, exclude=exclude)
+        items += (Pair(file, captions) for file in listing.files)
+        items += listing.unreadable
+    return Listed(items)
 
 
 def _spoken(folder: Path) -> str:
@@ -189,33 +159,11 @@ def _pool(
     table: tuple[str, str, str | None],
     templates: Sequence[str],
     exclude: Collection[Path],
-) -> Table | Shards | ClassFolders:
+) -> Pool:
     match pairs_kind(path) if kind == "auto" else kind:
         case "csv":
             return Table(path, *table)
         case "webdataset":
             return Shards(find_shards(path))
         case "class-folders":
-            return ClassFolders(path, templates, exclude)
-
-
-def _draw(
-    path: Path, available: int, limit: int | None, seed: int, max_bad_fraction: float
-) -> list[int]:
-    """Numbers of the pairs to look at, in the order in which they are taken.
-
-    They are as many more than the limit as may turn out to be unreadable.
-    """
-    if available == 0:
-        raise DataError(f"{printable(path)} has no images with captions")
-    if limit is None:
-        return list(range(available))
-    if limit < 1:
-        raise ConfigError(f"limit of {limit} pairs: must be at least 1")
-    if limit > available:
-        raise DataError(
-            f"{printable(path)}: limit is {limit}, but there are only {available} pairs"
-        )
-    spare = max_bad_fraction < 1
-    needed = min(available, math.ceil(limit / (1 - max_bad_fraction))) if spare else available
-    return torch.randperm(available, generator=generator(seed, "limit"))[:needed].tolist()
+            return _in_class_folders(path, templates, exclude)

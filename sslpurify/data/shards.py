@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MAX_TEXT = 2**18
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MAX_SHARDS = 100_000
+_TWICE = "two members of one name"
 
 Sample = dict[str, Entry]
 """Suffix, lower case, to the member that has it."""
@@ -30,15 +32,15 @@ class Shards:
 
     The name ends at the first dot of the file name, as in webdataset. The caption is the text of
     the ``.txt`` member or else, as img2dataset writes it, what the ``.json`` member's object has
-    under ``caption``. Images without a caption are unreadable. Links, devices and FIFOs are too;
-    other members are left out.
+    under ``caption``. Images without a caption are unreadable. Links, devices, FIFOs and members
+    that the archive has twice are too; other members are left out. An archive that is damaged or
+    truncated is refused: nobody could say how many images it lacks.
 
     Args:
         tars: The archives.
 
     Raises:
-        DataError: Not a tar archive, compressed, damaged, with two members of one name, or too
-            many members.
+        DataError: Not a tar archive, compressed, damaged, or too many members.
         UnsafeInputError: As `entries`.
     """
 
@@ -55,11 +57,8 @@ class Shards:
                 if members > MAX_MEMBERS:
                     raise DataError(f"more than {MAX_MEMBERS:,} images and captions: give fewer")
                 sample = samples.setdefault(name, {})
-                if suffix in sample:
-                    raise DataError(
-                        f"{printable(tar)}: two members are called {printable(name)}{suffix}"
-                    )
-                sample[suffix] = entry
+                twice = suffix in sample
+                sample[suffix] = replace(entry, problem=_TWICE) if twice else entry
             self._samples += (each for each in samples.values() if _images(each))
 
     def __len__(self) -> int:

@@ -75,7 +75,9 @@ class _Archive:
             # Links and folders carry no data, whatever their size field says.
             has_data = kind not in _KINDS and kind != b"5"
             if has_data and start + size > end:
-                raise self._error(number, "runs past the end: the archive is truncated")
+                raise self._error(
+                    number, "runs past the end: the archive is truncated; fetch or pack it again"
+                )
             if kind in _EXTENSIONS:
                 extra |= self._extension(kind, size, number)
             else:
@@ -94,7 +96,9 @@ class _Archive:
             if number == 1 and header.startswith(magic):
                 raise DataError(f"{printable(self.tar)} is compressed ({name}): unpack it to .tar")
         if len(header) < _BLOCK:
-            raise self._error(number, "is missing: the archive is empty or truncated")
+            raise self._error(
+                number, "is missing: the archive is empty or truncated; fetch or pack it again"
+            )
         spaces = header[:148] + b" " * 8 + header[156:]
         stated = _octal(header[148:156])
         signed = sum(spaces) - 256 * sum(byte > 127 for byte in spaces)

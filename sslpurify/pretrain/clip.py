@@ -219,6 +219,8 @@ def _statistics(
 ) -> Iterator[Tensor]:
     order = torch.randperm(len(pairs), generator=generator(seed, "statistics"))
     for number, some in enumerate(order[:5000].split(settings.batch_size)):
+        if len(some) == 1:  # a batch of one has no variance where layers see single pixels
+            return
         draws = generator(seed, "statistics", number)
         views = augment(pairs.images.batch(some).to(compute.device), settings.views, draws)
         yield views if retouch is None else retouch(views, some)

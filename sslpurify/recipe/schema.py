@@ -94,6 +94,8 @@ class Pairs(EncoderChoice):
         csv_separator: What separates the table's columns; None finds out.
         templates: Of class folders: a built-in set's name, or a file with one template a line.
         limit: Draw this many at random; None: all.
+        max_bad_fraction: Largest share of images that may be unreadable and are left out, of those
+            looked at; more is an error. Images that something is measured on are never left out.
     """
 
     data: Path
@@ -103,6 +105,7 @@ class Pairs(EncoderChoice):
     csv_separator: str | None = None
     templates: str | None = None
     limit: Count | None = None
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class Run(Pairs):

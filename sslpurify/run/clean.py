@@ -19,13 +19,11 @@ from sslpurify.data import (
     read_names,
     read_pairs,
     read_templates,
-    subset,
     vocabulary,
 )
 from sslpurify.encoders import Captions, Encoder, Prompts, TextTower, embed_captions
 from sslpurify.errors import ConfigError, DataError
-from sslpurify.recipe import Pairs, PurifyRecipe
-from sslpurify.rng import generator
+from sslpurify.recipe import AttackRecipe, Pairs, PretrainRecipe, PurifyRecipe
 from sslpurify.run.loading import Weights, text_tower
 from sslpurify.types import Listener
 
@@ -63,12 +61,29 @@ def read_clean(recipe: Pairs, size: int | None, listener: Listener) -> Clean:
         listener: Told about the reading.
 
     Raises:
-        DataError: Images, table or tars cannot be used, or are fewer than the recipe's limit.
+        DataError: Images, table or tars cannot be used, or are fewer than the recipe's limit or
+            one batch of it.
         UnsafeInputError: A path leaves its folder.
     """
+    clean = _read(recipe, size, listener)
+    for file in clean.images.unreadable:
+        log.warning("left out: %s", file)
+    if (batch := _batch(recipe)) is not None:
+        require_batch(clean.images, recipe, *batch)
+    return clean
+
+
+def _read(recipe: Pairs, size: int | None, listener: Listener) -> Clean:
     kind = _kind(recipe)
     if kind == "images":
-        images = draw_images(recipe.data, size, recipe.limit, recipe.seed, listener)
+        images = read_images(
+            recipe.data,
+            size,
+            limit=recipe.limit,
+            seed=recipe.seed,
+            max_bad_fraction=recipe.max_bad_fraction,
+            listener=listener,
+        )
         return Clean(images, None)
     pairs = read_pairs(
         recipe.data,
@@ -80,9 +95,9 @@ def read_clean(recipe: Pairs, size: int | None, listener: Listener) -> Clean:
         templates=templates_of(recipe.templates, SIMPLE_TEMPLATES),
         limit=recipe.limit,
         seed=recipe.seed,
+        max_bad_fraction=recipe.max_bad_fraction,
         listener=listener,
     )
-    _tell_left_out(pairs.images)
     return Clean(pairs.images, pairs.captions)
 
 
@@ -127,11 +142,14 @@ def text_of(
 ) -> Captions | Prompts | None:
     """What holds a CLIP's image tower in the coordinates of its text tower.
 
-    Captions where the data has some, prompts where a text tower is at hand, otherwise nothing.
+    Captions where the data has some, prompts where a text tower is at hand, otherwise nothing. It
+    is the first long work of a purification, so a set that is too small ends here.
 
     Raises:
         ConfigError: There are captions but no text tower.
+        DataError: The images do not fill one batch.
     """
+    require_batch(clean.images, recipe, recipe.tsc.batch_size, "tsc.batch_size")
     if clean.captions is not None:
         tower = compute.place(text_tower(recipe, encoder, weights))
         return captions_of(encoder, tower, clean, compute, listener)
@@ -151,22 +169,39 @@ def text_of(
     return Prompts(embeddings, tower.scale)
 
 
-def draw_images(
-    folder: Path, size: int | None, limit: int | None, seed: int, listener: Listener
-) -> ImageSet:
-    """The images of a folder, or ``limit`` of them drawn at random.
+def require_batch(images: ImageSet, recipe: Pairs, needed: int, key: str) -> None:
+    """Refuses a set that does not fill one batch, whose statistics would be those of nothing.
+
+    Args:
+        images: What could be read.
+        recipe: Where from.
+        needed: Images in a batch.
+        key: The setting that says so.
 
     Raises:
-        DataError: As `read_images`; or the folder holds fewer than ``limit``.
+        DataError: There are fewer images.
     """
-    images = read_images(folder, size, listener=listener)
-    _tell_left_out(images)
-    if limit is None:
-        return images
-    if limit > len(images):
-        raise DataError(f"{folder}: limit is {limit}, but there are only {len(images)} images")
-    chosen = torch.randperm(len(images), generator=generator(seed, "limit"))[:limit]
-    return subset(images, chosen.sort().values)
+    if len(images) >= needed:
+        return
+    bad = f" ({len(images.unreadable)} more cannot be read)" if images.unreadable else ""
+    raises = f"raise limit ({recipe.limit})" if recipe.limit is not None else "give more images"
+    raise DataError(
+        f"{recipe.data}: {len(images)} clean images are too few{bad}: one batch, and BatchNorm "
+        f"statistics with it, needs {needed}; {raises}, or lower {key}"
+    )
+
+
+def _batch(recipe: Pairs) -> tuple[int, str] | None:
+    """How many images one step of a recipe needs, and the key that says so; None: not known yet."""
+    match recipe:
+        case PretrainRecipe(method="simclr"):
+            return recipe.simclr.batch_size, "simclr.batch_size"
+        case PretrainRecipe():
+            return recipe.clip.batch_size, "clip.batch_size"
+        case AttackRecipe(method="pair-poisoning"):
+            return recipe.pair_poisoning.training.batch_size, "pair_poisoning.training.batch_size"
+        case _:
+            return None
 
 
 def _kind(recipe: Pairs) -> PairsKind | Literal["images"]:
@@ -175,11 +210,6 @@ def _kind(recipe: Pairs) -> PairsKind | Literal["images"]:
     if recipe.data.is_dir() and not any(recipe.data.glob("*.tar")):
         return "images"
     return pairs_kind(recipe.data)
-
-
-def _tell_left_out(images: ImageSet) -> None:
-    for file in images.unreadable:
-        log.warning("left out: %s", file)
 
 
 def names_file(source: str) -> bool:

@@ -15,7 +15,7 @@ from sslpurify.attacks import Trigger, read_trigger
 from sslpurify.compute import Compute, choose
 from sslpurify.data import ImageSet, LabelledImages, read_labelled
 from sslpurify.encoders import Network, Transform, embed
-from sslpurify.errors import ConfigError, DataError
+from sslpurify.errors import ConfigError
 from sslpurify.probes import (
     Measurement,
     Probe,
@@ -185,13 +185,12 @@ def set_up(
         )
         size = bank.images.size
     test = read_labelled(
-        recipe.test, size, limit_per_class=recipe.test_per_class, listener=listener
+        recipe.test,
+        size,
+        classes=None if bank is None else bank.classes,
+        limit_per_class=recipe.test_per_class,
+        listener=listener,
     )
-    if bank is not None and test.classes != bank.classes:
-        differing = sorted(set(test.classes) ^ set(bank.classes))
-        raise DataError(
-            f"{recipe.train} and {recipe.test} differ in their classes: {', '.join(differing)}"
-        )
     trigger = None
     if recipe.trigger is not None:
         trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)

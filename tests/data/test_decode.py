@@ -264,3 +264,37 @@ def test_extreme_shapes_are_harmless(tmp_path: Path):
     for width, height in ((1, 1), (1, 5000), (5000, 1), (2, 60_000)):
         path = saved(tmp_path / "a.png", Image.new("RGB", (width, height), (3, 2, 1)))
         assert pixels(path, 224).reshape(-1, 3).tolist() == [[3, 2, 1]] * 224**2
+
+
+def _png_16(pixels: np.ndarray, colour_type: int) -> bytes:
+    """A PNG with 16 bits a channel, which Pillow writes for grey alone."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (2, 4), (3, 2), (4, 6)])
+def test_16_bit_channels_of_every_kind_keep_their_range(
+    tmp_path: Path, channels: int, colour_type: int
+):
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8, channels), dtype=np.uint16)
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    path = tmp_path / "a.png"
+    path.write_bytes(_png_16(values, colour_type))
+    expected = values[..., : 3 if channels > 2 else 1].transpose(2, 0, 1) / 257
+    assert np.abs(decode_image(path).numpy() - expected).max() <= 1
+
+
+def test_16_bit_images_larger_than_a_piece_are_converted_whole(tmp_path: Path, monkeypatch):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    path = tmp_path / "a.png"
+    Image.fromarray(values).save(path)
+    monkeypatch.setattr("sslpurify.data.decode._PIECE", 1000)
+    expected = ((values.astype(int) + 128) // 257).astype(np.uint8)
+    assert np.array_equal(decode_image(path).numpy(), np.stack([expected] * 3))

@@ -37,6 +37,26 @@ def test_hidden_and_excluded_are_left_out(tmp_path: Path):
     assert list_images(tmp_path, exclude=[tmp_path / "out"]).others == 0
 
 
+def test_folders_of_runs_are_left_out_and_named(tmp_path: Path, caplog):
+    for name, files in {
+        "a/run-1": ["config.yaml", "report.json"],
+        "running": ["config.yaml", "metrics.jsonl"],
+        "out.partial-x1": [],
+        "config-only": ["config.yaml"],
+        "report-only": ["report.json"],
+    }.items():
+        touch(*(tmp_path / name / file for file in (*files, "profile.png", "deeper/b.png")))
+    kept = ["config-only/deeper/b.png", "config-only/profile.png"]
+    kept += ["report-only/deeper/b.png", "report-only/profile.png"]
+    assert names(tmp_path) == kept
+    told = {record.getMessage() for record in caplog.records}
+    assert told == {
+        f"left out: {tmp_path / name}: the folder of a run"
+        for name in ("a/run-1", "running", "out.partial-x1")
+    }
+    assert class_folders(tmp_path) == ("a", "config-only", "report-only")
+
+
 def test_links_that_leave_the_folder_are_listed_not_followed(tmp_path: Path):
     inside, outside = tmp_path / "in", tmp_path / "in-secret"
     touch(inside / "a.png", outside / "b.png", outside / "c.txt")

@@ -1,3 +1,6 @@
+import hashlib
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +21,11 @@ from sslpurify.data import (
     subset,
 )
 from sslpurify.data.decode import decode_image
-from sslpurify.data.loading import load
+from sslpurify.data.loading import decode_all, load
 from sslpurify.errors import ConfigError, DataError
-from sslpurify.types import Step
+from sslpurify.types import Step, silent
 from tests.data.pictures import write_picture
+from tests.data.tars import png, write_tar
 
 
 def make(folder: Path, count: int, size: int = 8) -> torch.Tensor:
@@ -86,10 +90,12 @@ def test_unreadable_files_are_listed_and_the_rest_keeps_its_order(tmp_path, memo
         "outside.png", "000.png", "077.png", "199.png"
     ]  # fmt: skip
     assert "truncated" in images.unreadable[1].reason
-    with pytest.raises(
-        DataError, match=r"4 of 201 images .* \(at most 1\.0% may be\).*outside\.png: "
-    ):
+    with pytest.raises(DataError, match=r"4 of 201 images .*1\.99 % \(at most 1 % may") as error:
         read_images(tmp_path, 8, memory_limit=memory_limit)
+    assert [line.split(": ")[0][-11:] for line in str(error.value).splitlines()[1:]] == [
+        "outside.png", "/00/000.png", "/11/077.png", "/28/199.png"
+    ]  # fmt: skip
+    assert "allow more with max_bad_fraction" in str(error.value)
 
 
 def test_max_bad_fraction_is_inclusive(tmp_path: Path):
@@ -113,7 +119,9 @@ def test_nothing_to_read_is_one_clear_error(tmp_path: Path):
         read_images(tmp_path / "b", 8)
     (tmp_path / "c.png").touch()
     for size in (8, None):
-        with pytest.raises(DataError, match=r"c\.png: not an image of a known format"):
+        with pytest.raises(
+            DataError, match=r"(?s)none of 1 .*c\.png: not an image of a known format"
+        ):
             read_images(tmp_path, size, max_bad_fraction=1.0)
     (tmp_path / "c.png").unlink()
     (tmp_path / "c.png").symlink_to("/etc/hostname")
@@ -150,6 +158,90 @@ def test_output_folders_can_be_left_out(tmp_path: Path):
     make(tmp_path / "data", 3)
     write_picture(tmp_path / "data/out/profile.png", 99)
     assert len(read_images(tmp_path / "data", 8, exclude=[tmp_path / "data/out"])) == 3
+
+
+def test_a_limit_draws_from_the_seed_alone_nests_and_decodes_little_more(tmp_path: Path):
+    make(tmp_path, 120)
+    few, more, whole = (read_images(tmp_path, 8, limit=n, seed=3) for n in (10, 40, None))
+    assert set(few.sources) < set(more.sources) < set(whole.sources)
+    assert list(few.sources) == sorted(few.sources)
+    assert few.sources != whole.sources[:10]
+    assert read_images(tmp_path, 8, limit=10, seed=4).sources != few.sources
+    rows = [whole.sources.index(source) for source in few.sources]
+    assert torch.equal(everything(few), whole.batch(torch.tensor(rows)))
+    for path in set(whole.sources) - set(more.sources):
+        path.write_bytes(b"")
+    steps: list[Step] = []
+    assert read_images(tmp_path, 8, limit=10, seed=3, listener=steps.append).sources == few.sources
+    assert sum(step.images for step in steps) == 11
+    with pytest.raises(DataError, match="limit is 121, but there are only 120 images"):
+        read_images(tmp_path, 8, limit=121)
+    with pytest.raises(ConfigError, match="limit of 0"):
+        read_images(tmp_path, 8, limit=0)
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_unreadable_files_do_not_make_a_draw_smaller(tmp_path: Path, memory_limit: int):
+    expected = make(tmp_path, 60)
+    paths = read_images(tmp_path, 8).sources
+    first = read_images(tmp_path, 8, limit=30).sources
+    first[4].write_bytes(b"")
+    images = read_images(tmp_path, 8, limit=30, max_bad_fraction=0.1, memory_limit=memory_limit)
+    assert len(images) == 30
+    assert set(first) - set(images.sources) == {first[4]}
+    assert [item.source for item in images.unreadable] == [first[4]]
+    assert torch.equal(everything(images), expected[[paths.index(p) for p in images.sources]] / 255)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 16])
+def test_pixels_do_not_depend_on_the_number_of_threads(tmp_path: Path, threads: int):
+    expected = make(tmp_path, 150, size=8)
+    paths = read_images(tmp_path, 8).sources
+    assert torch.equal(decode_all(paths, 8, threads), expected)
+    paths[70].write_bytes(b"")
+    loaded = load(paths, 8, 2**30, silent, threads)
+    assert loaded.pixels is not None
+    assert torch.equal(loaded.pixels, expected[[i for i in range(150) if i != 70]])
+    assert [item.source for item in loaded.unreadable] == [paths[70]]
+    with pytest.raises(ImageError, match=r"070\.png"):
+        decode_all(paths, 8, threads)
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+import torch
+from sslpurify.data import read_images, read_pairs
+
+root, status = Path(sys.argv[1]), Path("/proc/self/status")
+peak = lambda: int(re.search("VmHWM:[^0-9]*([0-9]+) kB", status.read_text())[1]) * 1024
+read_images(root / "folder", 384, limit=8).digest()  # threads and buffers are there
+before, digests = peak(), []
+for limit in (0, 2**31):
+    digests.append(read_images(root / "folder", 384, memory_limit=limit).digest())
+    for name in () if limit else ("folder", "pairs.csv", "pairs.tar"):
+        digests.append(read_pairs(root / name, 384, memory_limit=limit).images.digest())
+    print((peak() - before) / (500 * 3 * 384 * 384))
+print(*digests)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
+def test_a_set_above_the_limit_never_lies_in_memory_whatever_its_source(tmp_path: Path):
+    files = {f"{i:03}.png": png(i) for i in range(500)}
+    (tmp_path / "folder/sub").mkdir(parents=True)
+    for name, data in files.items():
+        (tmp_path / "folder/sub" / name).write_bytes(data)
+    table = "".join(f"folder/sub/{name},x\n" for name in files)
+    (tmp_path / "pairs.csv").write_text("filepath,title\n" + table)
+    write_tar(tmp_path / "pairs.tar", files | {f"{name[:3]}.txt": b"x" for name in files})
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    batchwise, at_once, *digests = done.stdout.split()
+    assert float(batchwise) < 0.5, done.stdout
+    assert float(at_once) > 0.9, done.stdout
+    assert len(digests) == 5
+    assert len(set(digests)) == 1
 
 
 def test_the_listener_hears_of_every_image(tmp_path: Path):
@@ -189,6 +281,16 @@ def test_digest_sees_every_pixel_and_the_order_but_not_the_place(tmp_path: Path)
     different = [from_pixels(changed), from_pixels(pixels.flip(0)), from_pixels(pixels[:19])]
     different.append(from_pixels(pixels.reshape(80, 3, 4, 4)))
     assert len({images.digest() for images in different} | {reference}) == 5
+    slow = hashlib.sha256(b"20 8\n" + pixels.numpy().tobytes()).hexdigest()
+    assert reference == slow
+
+
+def test_a_digest_is_the_same_in_one_piece_or_many(monkeypatch):
+    pixels = torch.randint(0, 256, (7, 3, 5, 5), dtype=torch.uint8)
+    slow = hashlib.sha256(b"7 5\n" + pixels.numpy().tobytes()).hexdigest()
+    for chunk in (1, 3 * 5 * 5 * 2, 2**20):
+        monkeypatch.setattr("sslpurify.data.images._CHUNK", chunk)
+        assert from_pixels(pixels).digest() == slow
 
 
 def write_classes(folder: Path, **counts: int) -> None:
@@ -226,12 +328,71 @@ def test_limit_per_class_is_a_fixed_nested_choice(tmp_path: Path):
 def test_evaluation_never_leaves_an_image_out(tmp_path: Path):
     write_classes(tmp_path, a=120, b=120)
     (tmp_path / "b/broken.png").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 images cannot be read.*b/broken\.png: not an image"):
+    with pytest.raises(
+        DataError, match=r"(?s)1 images cannot be read.*b/broken\.png: not an image"
+    ):
         read_labelled(tmp_path, 8)
     (tmp_path / "b/broken.png").unlink()
     (tmp_path / "b/broken.png").symlink_to(tmp_path / "a/sub0/0.png")
     with pytest.raises(DataError, match="leaves the folder"):
         read_labelled(tmp_path, 8)
+
+
+def test_an_evaluation_names_every_unreadable_image_of_every_class_at_once(tmp_path: Path):
+    write_classes(tmp_path, a=2, b=2, c=2)
+    (tmp_path / "a/link.png").symlink_to("/etc/hostname")
+    for name in ("b", "c"):
+        (tmp_path / name / "broken.png").write_bytes(b"x")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/broken.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="4 images cannot be read") as error:
+        read_labelled(tmp_path, 8)
+    named = [line.split(":")[0] for line in str(error.value).splitlines()[1:]]
+    assert named == [
+        f"  {tmp_path}/{name}"
+        for name in ("a/link.png", "b/broken.png", "c/broken.png", "only/broken.png")
+    ]
+    for number in range(20):
+        (tmp_path / f"b/broken{number:02}.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"24 images cannot") as error:
+        read_labelled(tmp_path, 8)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 12
+    assert lines[-1] == "  and 14 more"
+
+
+def test_labels_go_by_name_when_a_class_is_missing_or_empty(tmp_path: Path):
+    write_classes(tmp_path / "train", a=3, b=3, c=3)
+    write_classes(tmp_path / "test", a=2, c=2)
+    train = read_labelled(tmp_path / "train", 8)
+    with pytest.raises(DataError, match=r"test differs .*: it lacks b\. Labels go by"):
+        read_labelled(tmp_path / "test", 8, classes=train.classes)
+    (tmp_path / "test/b").mkdir()
+    for limit in (1, None):
+        with pytest.raises(DataError, match="test/b has no images"):
+            read_labelled(tmp_path / "test", 8, classes=train.classes, limit_per_class=limit)
+    write_classes(tmp_path / "test", d=1)
+    with pytest.raises(DataError, match=r": it alone has d\. Labels"):
+        read_labelled(tmp_path / "test", 8, classes=train.classes)
+    (tmp_path / "test/d").rename(tmp_path / "elsewhere")
+    write_picture(tmp_path / "test/b/0.png", 5)
+    test = read_labelled(tmp_path / "test", 8, classes=train.classes)
+    assert [
+        (path.relative_to(tmp_path / "test").parts[0], test.classes[label])
+        for path, label in zip(test.images.sources, test.labels.tolist(), strict=True)
+    ] == [("a", "a"), ("a", "a"), ("b", "b"), ("c", "c"), ("c", "c")]
+    assert test.labels.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_the_choice_within_a_class_does_not_depend_on_the_other_classes(tmp_path: Path):
+    write_classes(tmp_path, a=20, b=20, c=20)
+    three = read_labelled(tmp_path, 8, limit_per_class=4)
+    (tmp_path / "b").rename(tmp_path.parent / f"{tmp_path.name}-b")
+    two = read_labelled(tmp_path, 8, limit_per_class=4)
+    assert two.images.sources == tuple(
+        path for path in three.images.sources if path.relative_to(tmp_path).parts[0] != "b"
+    )
+    assert two.labels.tolist() == [0] * 4 + [1] * 4
 
 
 def test_a_class_without_images_is_an_error_not_a_shift(tmp_path: Path):

@@ -100,13 +100,31 @@ def test_links_are_never_followed(tmp_path: Path):
     ]
 
 
-def test_two_members_of_one_name_are_an_error(tmp_path: Path):
-    for second in ("x/1.png", "./x/1.png", "x/1.PNG"):
-        with tarfile.open(tmp_path / "a.tar", "w") as tar:
-            for name in ("x/1.png", second):
-                add(tar, name, png(1))
-        with pytest.raises(DataError, match=r"a\.tar: two members are called x/1\.png"):
-            Shards([tmp_path / "a.tar"])
+@pytest.mark.parametrize("second", ["x/1.png", "./x/1.png", "x/1.PNG", "x/1.txt"])
+def test_a_pair_with_two_members_of_one_name_is_unreadable_the_others_are_not(tmp_path, second):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("x/0.png", "x/1.png", "x/2.png"):
+            add(tar, name, png(1))
+            add(tar, name.replace("png", "txt"), name.encode())
+        add(tar, second, png(2) if second[-1].lower() == "g" else b"another")
+    zero, one, two = captions(tmp_path / "a.tar")
+    assert (zero, two) == ("x/0.png", "x/2.png")
+    assert "two members of one name" in one
+    with pytest.raises(
+        DataError, match=r"(?s)1 of 3 images .*a\.tar:(\./)?x/1\.\w+: .*two members"
+    ):
+        read_pairs(tmp_path / "a.tar", 4)
+    pairs = read_pairs(tmp_path / "a.tar", 4, max_bad_fraction=0.4)
+    assert pairs.captions == (("x/0.png",), ("x/2.png",))
+
+
+def test_a_truncated_archive_is_refused_whatever_may_be_left_out(tmp_path: Path):
+    members = {f"{i}.{s}": png(i) if s == "png" else b"x" for i in range(5) for s in ("png", "txt")}
+    tar = write_tar(tmp_path / "a.tar", members)
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: whole.index(png(4)) + 20])
+    with pytest.raises(DataError, match=r"a\.tar: header 9 .* truncated; fetch or pack it again"):
+        read_pairs(tar, 4, max_bad_fraction=1.0)
 
 
 def test_the_number_of_members_is_bounded(tmp_path: Path, monkeypatch):

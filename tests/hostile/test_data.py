@@ -78,7 +78,7 @@ DATA: dict[str, tuple[Maker, int, str]] = {
     "table of an empty caption": (table(b"000.png, \n"), 5, "row 2: the caption is empty"),
     "tar upwards": (tar(*PAIR, ("../2.png", b"")), 3, "the name of member 3, '../2.png'"),
     "tar absolute": (tar(*PAIR, ("/2.png", b"")), 3, "the name of member 3, '/2.png'"),
-    "tar twice": (tar(*PAIR, *PAIR), 5, "two members are called 1.png"),
+    "tar twice": (tar(*PAIR, *PAIR), 5, "two members of one name"),
     "tar of a link": (
         tar(PAIR[1], ("1.png", b""), type=tarfile.SYMTYPE, linkname="/etc/hostname"),
         5,

@@ -113,6 +113,11 @@ def test_frozen_batchnorm_keeps_its_statistics_and_otherwise_they_are_measured()
         assert not identical(measured[name], before[name]), name
 
 
+def test_one_pair_beyond_the_last_batch_is_no_batch_of_statistics():
+    image, _ = train("rn", pairs=pairs(25))
+    assert all(image[name].isfinite().all() for name in image if "running_" in name)
+
+
 def test_views_are_retouched_with_the_rows_they_are_of():
     seen = []
 

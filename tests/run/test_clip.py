@@ -332,6 +332,24 @@ def test_a_trained_clip_is_one_that_open_clip_loads(
     assert "images without captions" in done.stderr
 
 
+@pytest.mark.parametrize("method", ["simclr", "clip"])
+def test_too_few_images_to_train_on_are_refused_with_the_setting(
+    cli: Cli, clips: ClipFiles, tmp_path: Path, method: str
+) -> None:
+    keys = {
+        "verb": "pretrain",
+        "arch": f"open_clip/{pico_clip.write_config(tmp_path / 'mine.json', 'rn')}",
+        "data": clips.table,
+        "out": "out",
+        "method": method,
+        method: {"batch_size": 17},
+    }
+    done = cli("pretrain", recipe(tmp_path / "r.yaml", **keys))
+    assert done.exit_code == 5
+    assert "16 clean images are too few" in done.stderr
+    assert f"needs 17; give more images, or lower {method}.batch_size" in done.stderr
+
+
 def test_a_trained_simclr_encoder_is_one_that_can_be_evaluated(
     cli: Cli, clips: ClipFiles, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslpurify.errors import GateError
+from sslpurify.errors import DataError, GateError
 from sslpurify.recipe import AttackRecipe
 from sslpurify.recipe.reading import validate
 from sslpurify.run import attack
@@ -53,6 +53,25 @@ def test_a_victim_is_kept_with_its_figures_once_it_meets_the_gate(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["origin"]["data"]["images"] == 24
     assert report["results"] == answer.data["results"]
+
+
+def test_an_attack_leaves_out_images_it_trains_on_but_none_it_is_measured_on(
+    files: Files, tmp_path: Path
+) -> None:
+    torn = pico.write_images(tmp_path / "torn", 20)
+    (torn / "004.png").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"1 of 20 images .* 5 % \(at most 1 % may be\)"):
+        attack(recipe(files, tmp_path / "out", data=torn), silent)
+    open_gate = {"min_attack_success_rate": 0.0}
+    changes = {"data": torn, "max_bad_fraction": 0.05, "gate": open_gate}
+    attack(recipe(files, tmp_path / "out", **changes), silent)
+    assert "torn/004.png" in (tmp_path / "out/report.json").read_text()
+    labelled = pico.write_classes(tmp_path / "labelled", 6)
+    (labelled / "red/000.png").write_bytes(b"torn")
+    for key in ("train", "test"):
+        changes = {key: labelled, "max_bad_fraction": 1.0}
+        with pytest.raises(DataError, match="an evaluation leaves none out"):
+            attack(recipe(files, tmp_path / "out-2", **changes), silent)
 
 
 def test_a_victim_below_the_gate_is_not_kept(files: Files, tmp_path: Path) -> None:
