@@ -1,81 +1,47 @@
-"""One-pass matching against layer-by-layer matching, on a full-size ResNet-50.
+"""One-pass matching against layer-by-layer matching, on a full-size ResNet-50 or CLIP.
 
-    python benchmarks/speed/matching.py [--images 32] [--groups all|inner] [--json]
+    python benchmarks/speed/matching.py [--arch open_clip/RN50] [--images 32]
+        [--groups all|channels|inner] [--senses misalign align] [--json]
 
-Both sides match the same groups (all: 32 inside blocks and 4 residual streams) at the same places,
-in float32, on the same noise images of 224x224 in batches of 16, assignment included; nothing is
-applied to weights. Layer by layer is written as the reference implementation of TSC does it: for
-every group one pass over the data, for both networks even where they are the same, each pass
-stopped at the layer that is looked at, and correlations made of means of per-batch statistics.
-Weights are random: they do not change what a pass costs.
+Both sides match the same groups at the same places, in float32, on the same noise images of 224x224
+in batches of 16, assignment included. Layer by layer is written as the reference implementation of
+TSC does it (layer_by_layer.py). Weights are random: they do not change what a pass costs.
 
-256 images take a quarter of an hour layer by layer on two cores, so 32 are the default; both sides
-grow in proportion, save the assignment, which only the ratio of small runs suffers from. One pass
-is timed before and after the long run and averaged, for machines that others use too.
+torchvision's ResNet-50 has 36 groups: 32 inside blocks and 4 residual streams. open_clip's RN50 has
+39 of channels, and 65 more in its attention pool: heads, and the dimensions within them. Those all
+lie at the end of the network, so that layer by layer they cost 65 whole passes: `--groups channels`
+leaves them out.
+
+256 images take a quarter of an hour layer by layer on two cores, so 32 are the default. Collecting
+correlations grows with the images on both sides; the assignment does not, and costs the same on
+both, so that the ratio of all work is lower the fewer images there are. One pass is timed before
+and after the long run and averaged, for machines that others use too; CPU seconds suffer least.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from layer_by_layer import Clock, layer_by_layer
 from torch import Tensor, nn
-from torchvision.models import ResNet, resnet50
+from torchvision.models import resnet50
 
+from sslpurify.encoders import create
 from sslpurify.encoders.specs.resnet import resnet_spec
 from sslpurify.rng import generator
-from sslpurify.symmetry import PermutationSpec, Sense, correlate, linear_assignment, match
+from sslpurify.symmetry import PermutationSpec, Sense, correlate, match
+from sslpurify.symmetry.spec import Kind
 
 BATCH = 16
-
-
-class _LayerReached(Exception):  # noqa: N818 - no error: it ends a forward pass early
-    pass
-
-
-def up_to(network: nn.Module, module: str, images: Tensor) -> Tensor:
-    """The input of a module as (channels, samples), by a forward pass that stops there."""
-    seen: list[Tensor] = []
-
-    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
-        raise _LayerReached
-
-    handle = network.get_submodule(module).register_forward_pre_hook(stop)
-    try:
-        network(images)
-    except _LayerReached:
-        pass
-    finally:
-        handle.remove()
-    return seen[0].transpose(0, 1).flatten(1)
-
-
-@torch.no_grad()
-def layer_by_layer(
-    reference: nn.Module,
-    other: nn.Module,
-    batches: list[Tensor],
-    spec: PermutationSpec,
-    sense: Sense,
-) -> list[Tensor]:
-    """For every group, a pass of both networks over all images."""
-    orders = []
-    for group in spec.groups:
-        module = group.probes[0].probe.module
-        parts: list[tuple[Tensor, ...]] = []
-        for images in batches:
-            x, y = up_to(reference, module, images), up_to(other, module, images)
-            product = x @ y.T / x.shape[1]
-            parts.append((x.mean(1), y.mean(1), x.std(1), y.std(1), product))
-        mean_x, mean_y, std_x, std_y, product = (
-            torch.stack(statistic).mean(0) for statistic in zip(*parts, strict=True)
-        )
-        covariance = product - mean_x.outer(mean_y)
-        orders.append(linear_assignment(covariance / (std_x.outer(std_y) + 1e-4), sense))
-    return orders
+GROUPS: Mapping[str, tuple[Kind, ...]] = {
+    "all": ("inner", "residual", "heads", "qk", "vo"),
+    "channels": ("inner", "residual"),
+    "inner": ("inner",),
+}
+RATIOS: Mapping[Sense, str] = {"misalign": "ratio", "align": "align_ratio"}
 
 
 def one_pass(
@@ -84,10 +50,14 @@ def one_pass(
     batches: list[Tensor],
     spec: PermutationSpec,
     sense: Sense,
-) -> list[Tensor]:
+) -> Clock:
     """The package's own way."""
-    correlations = correlate(reference, other, batches, spec)
-    return [order for _, order in match(spec, correlations, sense).steps]
+    clock = Clock()
+    with clock.on("correlations"):
+        correlations = correlate(reference, other, batches, spec)
+    with clock.on("assignment"):
+        match(spec, correlations, sense)
+    return clock
 
 
 @torch.no_grad()
@@ -97,36 +67,51 @@ def plain_forward(network: nn.Module, batches: list[Tensor]) -> None:
         network(images.contiguous(memory_format=torch.channels_last))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of a piece of work."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def random_network(*stream: str) -> ResNet:
-    """A ResNet-50 in eval mode with weights drawn from a named stream."""
-    network = resnet50().eval()
+def random_network(arch: str, *stream: str) -> tuple[nn.Module, PermutationSpec]:
+    """A network in eval mode with weights drawn from a named stream, and its groups."""
+    if arch == "resnet50":
+        network: nn.Module = resnet50().eval()
+        spec = resnet_spec(network, "")
+        network.add_module("fc", nn.Identity())
+    else:
+        encoder = create(arch, quick_gelu=True)
+        network, spec = encoder.fresh(0).eval(), encoder.spec
     source = generator(0, *stream)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] ** 2
             module.weight.data.normal_(0, (2 / fan_out) ** 0.5, generator=source)
-    network.fc = nn.Identity()
-    return network
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.data.fill_(1)  # open_clip makes the last of each block 0
+    return network, spec
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of the two ways."""
+    """What the two ways took; one pass twice."""
 
-    layers: float
-    one_pass: float
+    layers: Clock
+    passes: tuple[Clock, Clock]
 
-    @property
-    def ratio(self) -> float:
-        """How many times faster one pass is."""
-        return self.layers / self.one_pass
+    def ratio(self, clock: Literal["cpu", "wall"], *work: str) -> float:
+        """How many times faster one pass is at these kinds of work, or in all."""
+        layers, *passes = (getattr(each, clock) for each in (self.layers, *self.passes))
+        spent = [sum(each[kind] for kind in work or each) for each in (layers, *passes)]
+        return 2 * spent[0] / sum(spent[1:])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "cpu_ratio": self.ratio("cpu"),
+            "wall_ratio": self.ratio("wall"),
+            "correlations_cpu_ratio": self.ratio("cpu", "correlations"),
+            "correlations_wall_ratio": self.ratio("wall", "correlations"),
+            "layers_cpu_seconds": dict(self.layers.cpu),
+            "one_pass_cpu_seconds": {
+                work: sum(clock.cpu[work] for clock in self.passes) / 2
+                for work in self.passes[0].cpu
+            },
+        }
 
 
 def compare(
@@ -137,48 +122,69 @@ def compare(
     sense: Sense,
 ) -> Timing:
     """Time both ways of one kind of matching."""
-    own = lambda: one_pass(reference, other, batches, spec, sense)  # noqa: E731
-    before = seconds(own)
-    layers = seconds(lambda: layer_by_layer(reference, other or reference, batches, spec, sense))
-    return Timing(layers, (before + seconds(own)) / 2)
+    before = one_pass(reference, other, batches, spec, sense)
+    layers = layer_by_layer(reference, other or reference, batches, spec, sense)
+    return Timing(layers, (before, one_pass(reference, other, batches, spec, sense)))
+
+
+def table(timings: Mapping[str, Timing]) -> str:
+    """For people."""
+    lines = [f"{'CPU seconds':24}{'layer by layer':>16}{'one pass':>12}{'ratio':>9}{'wall':>9}"]
+    for name, timing in timings.items():
+        for work in ("correlations", "assignment", ""):
+            kinds = [work] if work else [*timing.layers.cpu]
+            layers = sum(timing.layers.cpu[kind] for kind in kinds)
+            mean = sum(clock.cpu[kind] for clock in timing.passes for kind in kinds) / 2
+            ratios = (timing.ratio(clock, *kinds) for clock in ("cpu", "wall"))
+            lines.append(
+                f"{name + ', ' + (work or 'all'):24}{layers:14.1f} s{mean:10.2f} s"
+                + "".join(f"{ratio:8.1f}x" for ratio in ratios)
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--arch", default="resnet50", help="resnet50, or open_clip/RN50, ...")
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--groups", choices=("all", "inner"), default="all")
+    parser.add_argument("--groups", choices=list(GROUPS), default="all")
+    parser.add_argument("--senses", nargs="+", choices=list(RATIOS), default=list(RATIOS))
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
 
-    reference, other = random_network("reference"), random_network("other")
-    spec = resnet_spec(reference, "")
-    spec = spec if options.groups == "all" else spec.select({"inner"})
+    reference, spec = random_network(options.arch, "reference")
+    other, _ = random_network(options.arch, "other")
+    spec = spec.select(GROUPS[options.groups])
     noise = torch.rand(options.images, 3, 224, 224, generator=generator(0, "images"))
     batches = list(noise.split(BATCH))
     plain_forward(reference, batches[:1])  # the first pass pays for memory and code
 
-    forward = seconds(lambda: plain_forward(reference, batches))
-    misalign = compare(reference, None, batches, spec, "misalign")
-    align = compare(reference, other, batches, spec, "align")
-    forward = (forward + seconds(lambda: plain_forward(reference, batches))) / 2
-    report = {
-        "ratio": misalign.ratio,
-        "align_ratio": align.ratio,
+    forward = Clock()
+    with forward.on("forward"):
+        plain_forward(reference, batches)
+    timings = {
+        sense: compare(reference, other if sense == "align" else None, batches, spec, sense)
+        for sense in options.senses
+    }
+    with forward.on("forward"):
+        plain_forward(reference, batches)
+    report: dict[str, Any] = {
+        **{RATIOS[sense]: timing.ratio("wall") for sense, timing in timings.items()},
+        "arch": options.arch,
         "images": options.images,
-        "forward_ratio": misalign.one_pass / forward,
         "groups": len(spec.groups),
         "threads": torch.get_num_threads(),
+        "forward_cpu_seconds": forward.cpu["forward"] / 2,
+        **{sense: timing.to_json() for sense, timing in timings.items()},
     }
     if options.json:
         print(json.dumps(report))
         return
-    print(f"ResNet-50, {len(spec.groups)} groups, {options.images} images, threads:", end=" ")
-    print(report["threads"])
-    print(f"{'':10}{'layer by layer':>16}{'one pass':>12}{'ratio':>8}")
-    for name, timing in (("misalign", misalign), ("align", align)):
-        print(f"{name:10}{timing.layers:14.1f} s{timing.one_pass:10.2f} s{timing.ratio:7.1f}x")
-    print(f"one misaligning pass costs {report['forward_ratio']:.2f} plain forward passes")
+    print(f"{options.arch}, {len(spec.groups)} groups, {options.images} images, ", end="")
+    print(f"{report['threads']} threads")
+    print(table(timings))
+    print(f"a plain forward pass takes {report['forward_cpu_seconds']:.2f} CPU seconds")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def create(
         std: Likewise.
         head: Shape of the projection head, for the families whose loss needs one.
         quick_gelu: Whether an open_clip model has QuickGELU; None: as its configuration says.
-        config: Content of the ``config.json`` beside Hugging Face weights.
+        config: Content of the ``config.json`` beside Hugging Face weights, or of the
+            ``open_clip_config.json`` beside open_clip's, whose mean and std are the usual ones.
         tokenizer: Folder with a tokenizer's files, for models whose own is not built in.
 
     Raises:
@@ -66,19 +67,14 @@ def create(
             raise ConfigError("--arch hf is for a folder with a config.json; name that folder")
         if "model_cfg" not in config:
             return hf_encoder(config, tokenizer=tokenizer, **look)
-        described = _model_cfg("open_clip_config.json", config)
+        described = config
     elif family == "open_clip" and rest:
-        described = _described(rest)
+        described = read_json(Path(rest)) if rest.endswith(".json") else built_in(rest)
     else:
         raise ConfigError(f"unknown architecture {architecture!r}; known are {FORMS}")
-    tokenize = None
-    if tokenizer is not None:
-        text = described.get("text_cfg")
-        length = text.get("context_length", 77) if isinstance(text, dict) else 77
-        tokenize = hf_tokenizer(tokenizer, length)
-    return open_clip_encoder(
-        architecture, described, quick_gelu=quick_gelu, tokenize=tokenize, **look
-    )
+    preprocess = described.get("preprocess_cfg", (config or {}).get("preprocess_cfg"))
+    look |= {name: look[name] or _channels(preprocess, name) for name in ("mean", "std")}
+    return _open_clip(architecture, described, quick_gelu, tokenizer, look)
 
 
 def asks_activation(architecture: str) -> bool:
@@ -133,16 +129,35 @@ def _stem(name: str) -> tuple[int, ...]:
     return (width, 3, patch, patch)
 
 
-def _described(rest: str) -> Mapping[str, Any]:
-    """An open_clip configuration, built in or from a file."""
-    if not rest.endswith(".json"):
-        return built_in(rest)
-    return _model_cfg(rest, read_json(Path(rest)))
-
-
-def _model_cfg(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The model's part of a configuration, which is the whole of some."""
+def _open_clip(
+    name: str,
+    data: Mapping[str, Any],
+    quick_gelu: bool | None,
+    tokenizer: Path | None,
+    look: Mapping[str, Any],
+) -> Encoder:
+    """By the model's part of a configuration, which is the whole of some."""
     described = data.get("model_cfg", data)
     if not isinstance(described, dict):
         raise ConfigError(f"{name}: model_cfg is no mapping")
-    return described
+    tokenize = None
+    if tokenizer is not None:
+        text = described.get("text_cfg")
+        length = text.get("context_length", 77) if isinstance(text, dict) else 77
+        tokenize = hf_tokenizer(tokenizer, length)
+    return open_clip_encoder(name, described, quick_gelu=quick_gelu, tokenize=tokenize, **look)
+
+
+def _channels(preprocess: Any, name: str) -> Channels | None:
+    """A value for each channel from an open_clip configuration; None where it has none."""
+    values = preprocess.get(name) if isinstance(preprocess, dict) else None
+    if values is None:
+        return None
+    numbers = values if isinstance(values, list) else []
+    plain = all(isinstance(value, (int, float)) and 0 <= value < 256 for value in numbers)
+    if len(numbers) != 3 or not plain or (name == "std" and 0 in numbers):
+        raise ConfigError(
+            f"open_clip's configuration: {name} of preprocess_cfg is not three positive numbers, "
+            "one a channel; correct it, or give --image-mean and --image-std"
+        )
+    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))

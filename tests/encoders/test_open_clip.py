@@ -1,9 +1,10 @@
+import json
 import socket
 from copy import deepcopy
 
 import pytest
 import torch
-from open_clip import CLIP
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 
 from sslpurify.checkpoint import new
@@ -153,6 +154,48 @@ def test_built_in_names_and_files_mean_the_same(tmp_path):
         create("open_clip/RN51")
     with pytest.raises(ConfigError, match="unknown architecture"):
         create("open_clip/")
+
+
+MEAN, STD = [0.0, 0.25, 0.5], [0.2, 0.25, 1]
+
+
+@pytest.mark.parametrize("architecture", ["hf", "file", "open_clip/ViT-B-32"])
+def test_normalization_is_that_of_the_configuration(tmp_path, architecture):
+    config = {
+        "model_cfg": pico_clip.CONFIGS["vit"],
+        "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic"},
+    }
+    if architecture == "file":
+        (tmp_path / "mine.json").write_text(json.dumps(config))
+        architecture, config = f"open_clip/{tmp_path / 'mine.json'}", None
+    encoder = create(architecture, config=config)
+    assert (encoder.mean, encoder.std) == (tuple(MEAN), tuple(STD))
+    asked = create(architecture, config=config, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert (asked.mean, asked.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("preprocess", [{}, None, {"mean": None}, {"interpolation": "bicubic"}])
+def test_a_configuration_that_says_nothing_of_normalization_means_the_usual_one(preprocess):
+    config = {"model_cfg": pico_clip.CONFIGS["vit"], "preprocess_cfg": preprocess}
+    encoder = create("hf", config=config)
+    assert (encoder.mean, encoder.std) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("mean", [0.5, 0.5]),
+        ("mean", 0.5),
+        ("std", [0.5, 0.5, "0.5"]),
+        ("std", [0.5, 0, 0.5]),
+        ("std", [10**400] * 3),
+        ("mean", [-0.5] * 3),
+    ],
+)
+def test_a_normalization_that_is_none(name, values):
+    config = {"model_cfg": pico_clip.CONFIGS["vit"], "preprocess_cfg": {name: values}}
+    with pytest.raises(ConfigError, match=f"{name} of preprocess_cfg"):
+        create("hf", config=config)
 
 
 def test_the_activation_is_asked_for_where_the_name_leaves_it_open():
