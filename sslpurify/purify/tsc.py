@@ -8,6 +8,8 @@ behaviour stays and a backdoor does not.
 import time
 from dataclasses import replace
 
+import torch
+
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
@@ -23,7 +25,6 @@ from sslpurify.encoders import (
     by_views,
     default_head,
     embed,
-    image_batches,
 )
 from sslpurify.purify.settings import KINDS, TscSettings, resolved
 from sslpurify.purify.stage import Purified, Stage
@@ -78,7 +79,7 @@ def purify(
         settings.batch_size,
         settings.micro_batch,
         seed,
-        compute.device,
+        compute,
     )
     workshop = Workshop(encoder, clean, settings, compute, listener)
     stages: list[Stage] = []
@@ -122,7 +123,14 @@ def _guide(
     if text is None:
         return by_views(settings.temperature)
     network = compute.place(encoder.load(encoder.completed(state)))
-    seen = embed(network, images, device=compute.device, listener=listener, stage="soft captions")
+    seen = embed(
+        network,
+        images,
+        device=compute.device,
+        processes=compute.processes,
+        listener=listener,
+        stage="soft captions",
+    )
     return by_soft_captions(
         text,
         text.targets(seen),
@@ -171,12 +179,18 @@ def _match(
         workshop.clean.some(workshop.settings.match_images),
         workshop.settings.batch_size,
     )
-    batches = (batch.to(workshop.compute.device) for batch in image_batches(images, size))
+    processes = workshop.compute.processes
+    parts = torch.arange(len(images)).split(size)
+    batches = (
+        images.batch(part[processes.span(len(part))]).to(workshop.compute.device) for part in parts
+    )
 
     def tell(step: Step) -> None:
-        workshop.listener(replace(step, stage=stage, steps=-(-len(images) // size)))
+        count = len(parts[step.step - 1])
+        workshop.listener(replace(step, stage=stage, steps=len(parts), images=count))
 
-    return match(spec, correlate(reference, other, batches, spec, listener=tell), sense)
+    correlations = correlate(reference, other, batches, spec, listener=tell, processes=processes)
+    return match(spec, correlations, sense)
 
 
 def _connect(
@@ -196,6 +210,7 @@ def _connect(
         workshop.schedule(name, settings.steps, settings.learning_rate),
         seed=workshop.clean.seed,
         weight_decay=settings.weight_decay,
+        endpoints=settings.endpoints,
         compute=workshop.compute,
         listener=workshop.listener,
     )

@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import length_hint
 
+import torch
 from torch import Tensor, nn
 
 from sslpurify.errors import ConfigError, DataError, TrainingError
+from sslpurify.processes import ALONE, Processes
 from sslpurify.symmetry.assignment import Sense, linear_assignment
 from sslpurify.symmetry.moments import Centred, CoMoments, centre
 from sslpurify.symmetry.observing import observe
@@ -42,6 +44,7 @@ def correlate(
     spec: PermutationSpec,
     *,
     listener: Listener = silent,
+    processes: Processes = ALONE,
 ) -> Correlations:
     """Correlate the units of every group in one forward pass per network and batch.
 
@@ -51,12 +54,14 @@ def correlate(
     Args:
         reference: The network that stays as it is.
         other: The network that will be permuted; None: the reference with itself, run once.
-        batches: Images as the networks take them.
+        batches: Images as the networks take them; this process's, if several share the work. Some
+            batches may be empty, so that all processes have as many.
         spec: Groups and where to watch them.
         listener: Told about every batch.
+        processes: Those that share the work; all get the correlations on the images of all.
 
     Raises:
-        DataError: If there is no batch.
+        DataError: If there is no image, or none for one of the processes.
         ConfigError: If a probe does not fit the network.
         TrainingError: If activations are not finite, naming the first group that sees them.
     """
@@ -67,11 +72,11 @@ def correlate(
     moments: dict[Probe, CoMoments] = {}
     images = 0
     for step, batch in enumerate(batches, 1):
-        _add_batch(moments, reference, None if other is reference else other, batch, probes)
+        if len(batch):
+            _add_batch(moments, reference, None if other is reference else other, batch, probes)
         images += len(batch)
         listener(Step("matching", step, max(step, length_hint(batches)), len(batch)))
-    if images == 0:
-        raise DataError("matching needs at least one image, and there is none")
+    images = _merge(moments, probes, images, processes)
     for probe, group in probes.items():
         if not moments[probe].finite():
             raise TrainingError(
@@ -122,6 +127,20 @@ def similarity(correlations: Correlations, permutation: Permutation) -> dict[str
     for group, order in permutation.steps:
         _move_columns(matrices, group, order)
     return {group.name: _agreement(group, matrices) for group, _ in permutation.steps}
+
+
+def _merge(
+    moments: Mapping[Probe, CoMoments], probes: Iterable[Probe], images: int, processes: Processes
+) -> int:
+    """Brings together what all processes have counted; returns the number of images."""
+    counts = [int(count) for count in processes.gather(torch.tensor([images]))]
+    if sum(counts) == 0:
+        raise DataError("matching needs at least one image, and there is none")
+    if min(counts) == 0:
+        raise DataError(f"matching on {sum(counts)} images leaves some processes without an image")
+    for probe in probes:
+        moments[probe].merge(processes)
+    return sum(counts)
 
 
 def _add_batch(
