@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from sslpurify.errors import ConfigError
+from sslpurify.processes import ALONE, Processes, join, local_rank
+from sslpurify.synchronized import synchronize
 
 N = TypeVar("N", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]
 CPU = torch.device("cpu")
+_EXHAUSTED = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,12 @@ class Compute:
     Args:
         device: Where networks live.
         bf16: Whether forward passes run under bfloat16 autocast. Weights stay float32.
+        processes: Those that share the work, each with a device of its own.
     """
 
     device: torch.device = CPU
     bf16: bool = False
+    processes: Processes = ALONE
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
@@ -32,9 +37,13 @@ class Compute:
     def place(self, network: N) -> N:
         """Moves a network here; channels last on a GPU, whose convolutions prefer it.
 
+        Where processes share the work, the BatchNorm layers inside it see the rows of all.
+
         Not on a CPU: there torch 2.14.1 writes past its buffers in the backward pass of some small
         channels-last convolutions when it runs on several threads, and gains a tenth at most.
         """
+        if self.processes.count > 1:
+            network = synchronize(network, self.device)
         if self.device.type == "cpu":
             return network.to(self.device)
         return network.to(  # pyright: ignore[reportCallIssue] - torch's stubs lack memory_format
@@ -47,16 +56,17 @@ PLAIN = Compute()
 
 
 def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
-    """The device and precision asked for.
+    """The device and precision asked for, and the processes that torchrun started this one among.
 
     Args:
-        device: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        device: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``. Under torchrun
+            ``auto`` and ``cuda`` give each process of a machine a GPU of its own.
         precision: ``auto`` takes bfloat16 where the hardware multiplies it at full speed: on GPUs
             from Ampere on and on CPUs with AMX. CPUs that only have AVX-512 BF16 train ResNets
             slower with it than in float32.
 
     Raises:
-        ConfigError: There is no such device here.
+        ConfigError: There is no such device here, or torchrun's variables contradict each other.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,10 +76,27 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
         raise ConfigError(f"no device is called {device!r}; use auto, cpu or cuda") from None
     if chosen.type not in ("cpu", "cuda"):
         raise ConfigError(f"device {device!r} is not supported; use auto, cpu or cuda")
+    local = local_rank()
+    if chosen.type == "cuda" and local is not None:
+        if ":" in device:
+            raise ConfigError(f"under torchrun each process takes a GPU of its own, not {device!r}")
+        chosen = torch.device("cuda", local)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"there is no {device!r} here: {torch.cuda.device_count()} GPUs found")
+        raise ConfigError(
+            f"there is no {str(chosen)!r} here: {torch.cuda.device_count()} GPUs found"
+        )
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
-    return Compute(chosen, fast)
+    if chosen.type == "cuda" and local is not None:
+        torch.cuda.set_device(chosen)
+    return Compute(chosen, fast, join(chosen.type))
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU, in its libraries or in the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and any(sign in told for sign in _EXHAUSTED)
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -52,7 +52,7 @@ def make(encoder: Encoder, images: int, batch: int) -> tuple[CleanSet, Captions]
     captions = Captions(embeddings, torch.arange(images)[:, None], scale=100.0)
     mild = ViewSettings(min_scale=0.5, jitter_probability=0, grey_probability=0)
     return CleanSet(
-        from_pixels(pixels), by_captions(captions), mild, batch, None, 0, PLAIN.device
+        from_pixels(pixels), by_captions(captions), mild, batch, None, 0, PLAIN
     ), captions
 
 

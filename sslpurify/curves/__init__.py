@@ -3,12 +3,13 @@
 from sslpurify.curves.batchnorm import reestimate
 from sslpurify.curves.bezier import BezierCurve, basis, midpoint_bend
 from sslpurify.curves.descent import Batch, Objective, Schedule, backward, cosine, descend
-from sslpurify.curves.fit import fit_bend
+from sslpurify.curves.fit import Endpoints, fit_bend
 from sslpurify.curves.profile import Point, Profile, survey
 
 __all__ = [
     "Batch",
     "BezierCurve",
+    "Endpoints",
     "Objective",
     "Point",
     "Profile",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from sslpurify.compute import PLAIN, Compute
+from sslpurify.processes import Processes
 
 
 class _Moments:
@@ -24,13 +25,32 @@ class _Moments:
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         axes = [axis for axis in range(values.ndim) if axis != 1]
         variance, mean = torch.var_mean(values, dim=axes, correction=0)
-        count = values.numel() // values.shape[1]
-        variance, mean = variance.double(), mean.double()
+        self.merge(values.numel() // values.shape[1], mean.double(), variance.double())
+
+    def merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Counts ``count`` more samples of this mean and (biased) variance."""
+        if count == 0:
+            return
         total = self.count + count
         drift = mean - self.mean
         self.squares = self.squares + variance * count + drift**2 * (self.count * count / total)
         self.mean = self.mean + drift * (count / total)
         self.count = total
+
+    def merged(self, layer: _BatchNorm, processes: Processes) -> "_Moments":
+        """Those of the samples of all processes together."""
+        if processes.count == 1:
+            return self
+        zeros = torch.zeros(layer.num_features, dtype=torch.float64)
+        count = torch.full_like(zeros[:1], self.count)
+        mean, variance = (
+            (zeros + each.cpu()) for each in (self.mean, self.squares / max(1, self.count))
+        )
+        result = _Moments()
+        for seen in processes.gather(torch.cat([count, mean, variance])[None]):
+            count, mean, variance = seen[0].split([1, len(zeros), len(zeros)])
+            result.merge(int(count), mean, variance)
+        return result
 
 
 def reestimate(
@@ -45,7 +65,8 @@ def reestimate(
     As in training, each batch is normalized by its own statistics on its way through. The mean and
     the (unbiased) variance are those of all samples together, whatever the batch sizes. Everything
     else, dropout included, runs in evaluation mode; modes and momentum are left as they were. A
-    layer that no batch reaches keeps its statistics.
+    layer that no batch reaches keeps its statistics. Where processes share the work, each brings
+    rows of every batch, and statistics, on the way through and in the end, are those of all rows.
 
     Args:
         network: Changed in place: only ``running_mean``, ``running_var`` and
@@ -70,6 +91,10 @@ def reestimate(
         for batch in batches:
             with compute.autocast():
                 network(batch.to(compute.device))
+    moments = [
+        observed.merged(layer, compute.processes)
+        for layer, observed in zip(layers, moments, strict=True)
+    ]
     if not any(observed.count for observed in moments):
         raise ValueError("BatchNorm statistics need at least one batch")
     for layer, observed in zip(layers, moments, strict=True):

@@ -1,7 +1,8 @@
 """Gradient descent over a known number of steps, the same for curves, heads and fine-tuning."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslpurify.compute import Compute
+from sslpurify.compute import Compute, exhausted
 from sslpurify.errors import TrainingError
 from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.types import Listener, Piece, State, Step, silent
@@ -20,9 +21,11 @@ class Batch:
     """What a step shows to a network, and what it makes of the answer.
 
     Args:
-        inputs: Each gives one micro-batch for the network, the same whenever it is called.
+        inputs: Each gives this process's rows of one micro-batch for the network, the same
+            whenever it is called.
         loss: The scalar loss of the network's outputs, a tuple of tensors of which each holds the
-            rows of all micro-batches in order.
+            rows of all micro-batches in order; where processes share the work those of the first
+            process, then those of the second, and so on.
     """
 
     inputs: Sequence[Callable[[], Tensor]]
@@ -85,7 +88,7 @@ def descend(
         Mean loss over the first and over the last tenth of the steps.
 
     Raises:
-        TrainingError: A loss or a gradient is not finite.
+        TrainingError: A loss or a gradient is not finite, or memory ran out.
     """
     live = buffers or {}
     begun = journal.begun(schedule.stage)
@@ -93,9 +96,10 @@ def descend(
     for step in range(len(losses), schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * schedule.rate(step, schedule.steps)
-        loss = gradient(step)
-        _require_finite(loss, optimizer, schedule, step, blame)
-        optimizer.step()
+        with remembering(schedule.stage):
+            loss = gradient(step)
+            _require_finite(loss, optimizer, schedule, step, blame)
+            optimizer.step()
         optimizer.zero_grad()  # gives the memory back before the next step's forward pass
         losses.append(loss)
         stands = partial(_standing, optimizer, live, losses)
@@ -164,24 +168,50 @@ def backward(network: nn.Module, batch: Batch, compute: Compute) -> float:
     each row has all others as negatives, in the memory of one micro-batch: outputs are computed
     without gradient first, the loss is differentiated with respect to them, and each micro-batch
     is run again to carry its part on (Gao et al. 2021, GradCache, arXiv 2101.06983).
+
+    Processes that share the work do the same with each other's outputs: all compute the loss over
+    the rows of all, each carries on the part of its own rows, and the gradients are summed once, at
+    the end (docs/decisions/0005-distributed.md).
     """
     network.zero_grad(set_to_none=True)
-    if len(batch.inputs) == 1:
+    once, processes = len(batch.inputs) == 1, compute.processes
+    if once and processes.count == 1:
         with compute.autocast():
             loss = batch.loss(network(batch.inputs[0]()))
         loss.backward()
         return float(loss.detach())
-    with torch.no_grad(), compute.autocast():
+    with torch.set_grad_enabled(once), compute.autocast():
         parts = [network(images()) for images in batch.inputs]
     kind, sizes = type(parts[0]), [len(part[0]) for part in parts]
-    cached = [torch.cat(rows).detach().requires_grad_() for rows in zip(*parts, strict=True)]
+    gathered = [processes.gather(torch.cat(rows)) for rows in zip(*parts, strict=True)]
+    cached = [torch.cat(rows).detach().requires_grad_() for rows in gathered]
     with compute.autocast():
         loss = batch.loss(kind(*cached))
     loss.backward()
-    slopes = [() if rows.grad is None else rows.grad.split(sizes) for rows in cached]
+    mine = sum(map(len, gathered[0][: processes.rank]))
+    slopes = [
+        () if rows.grad is None else rows.grad[mine : mine + sum(sizes)].split(sizes)
+        for rows in cached
+    ]
     for number, images in enumerate(batch.inputs):
         with compute.autocast():
-            outputs = network(images())
+            outputs = parts[0] if once else network(images())
         reached = [(o, s[number]) for o, s in zip(outputs, slopes, strict=True) if s]
         torch.autograd.backward([o for o, _ in reached], [s.to(o.dtype) for o, s in reached])
+    processes.sum_(p.grad for p in network.parameters() if p.grad is not None)
     return float(loss.detach())
+
+
+@contextmanager
+def remembering(stage: str) -> Generator[None]:
+    """Says what to do when memory runs out in training, whose batch is never changed silently."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not exhausted(error):
+            raise
+        raise TrainingError(
+            f"{stage}: memory is exhausted ({str(error).splitlines()[0][:200]}); let fewer images "
+            "pass at a time, which keeps the loss: --set tsc.micro_batch=64, or half of that; or "
+            "give a smaller batch_size"
+        ) from error

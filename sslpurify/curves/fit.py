@@ -6,6 +6,7 @@ curve copy of any layer, at the cost of a plain step (Garipov et al. 2018, equat
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from sslpurify.rng import generator
 from sslpurify.statedict import require_same_keys
 from sslpurify.types import Listener, State, silent
 
+Endpoints = Literal["device", "host"]
+"""Where the ends of a curve are kept: with the network, or in the machine's memory."""
+
 
 def fit_bend(
     network: nn.Module,
@@ -28,6 +32,7 @@ def fit_bend(
     *,
     seed: int,
     weight_decay: float = 0.0,
+    endpoints: Endpoints = "device",
     compute: Compute = PLAIN,
     blame: Callable[[int], str] | None = None,
     journal: Journal = FORGETFUL,
@@ -44,6 +49,9 @@ def fit_bend(
         schedule: How long and how fast.
         seed: Draws t, as a function of the stage and the step.
         weight_decay: Factor wd of the term 0.5 · wd · ‖θ(t)‖² added to the loss.
+        endpoints: Where the two ends are kept. ``host`` leaves them in the machine's memory and
+            brings them to the device one tensor at a time at every step: the same numbers in the
+            device memory of two networks less, for the time that the way takes.
         compute: Device and precision.
         blame: Names the images of a step whose loss or gradient is not finite; the network then
             holds the point of the curve that the step looked at.
@@ -57,9 +65,12 @@ def fit_bend(
         TrainingError: A loss or a gradient is not finite.
     """
     live = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    ends = [_placed(state, live) for state in (start, end)]
+    ends = [_placed(state, live, endpoints) for state in (start, end)]
+    for state in ends:
+        compute.processes.broadcast_(state.values())
     bend = {
-        name: tensor.requires_grad_() for name, tensor in midpoint_bend(ends[0], ends[1]).items()
+        name: tensor.to(live[name].device).requires_grad_()
+        for name, tensor in midpoint_bend(ends[0], ends[1]).items()
     }
     curve = BezierCurve(ends[0], bend, ends[1])
 
@@ -87,8 +98,12 @@ def put(live: dict[str, nn.Parameter], curve: BezierCurve, t: float) -> None:
     """Writes the curve's point at ``t`` into live parameters."""
     start, bend, end = basis(t)
     for name, parameter in live.items():
-        torch.mul(curve.start[name], start, out=parameter)
-        parameter.add_(curve.bend[name], alpha=bend).add_(curve.end[name], alpha=end)
+        near, far = (
+            state[name].to(parameter.device, non_blocking=True)
+            for state in (curve.start, curve.end)
+        )
+        torch.mul(near, start, out=parameter)
+        parameter.add_(curve.bend[name], alpha=bend).add_(far, alpha=end)
 
 
 @torch.no_grad()
@@ -104,13 +119,17 @@ def hand_over(
             bend[name].grad = parameter.grad.add_(parameter, alpha=weight_decay).mul_(share)
 
 
-def _placed(state: State, live: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Private copies of the trained tensors, where and as the network's own lie in memory."""
+def _placed(state: State, live: dict[str, nn.Parameter], endpoints: Endpoints) -> dict[str, Tensor]:
+    """Private copies of the trained tensors: as the network's own, or in the machine's memory."""
     chosen = _named(state, live)
     require_same_keys(chosen, {name: parameter.detach() for name, parameter in live.items()})
-    return {
-        name: torch.empty_like(live[name]).copy_(tensor).detach() for name, tensor in chosen.items()
-    }
+    return {name: _room(live[name], endpoints).copy_(tensor) for name, tensor in chosen.items()}
+
+
+def _room(like: nn.Parameter, endpoints: Endpoints) -> Tensor:
+    if endpoints == "device":
+        return torch.empty_like(like, requires_grad=False)
+    return torch.empty_like(like, device="cpu", requires_grad=False, pin_memory=like.is_cuda)
 
 
 def _named(state: State, live: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from sslpurify.data.prompts import (
     vocabulary,
 )
 from sslpurify.data.sources import Source, TarMember
-from sslpurify.data.views import ViewSettings, augment
+from sslpurify.data.views import ViewSettings, augment, draw, render
 
 __all__ = [
     "SIMPLE_TEMPLATES",
@@ -40,6 +40,7 @@ __all__ = [
     "augment",
     "class_prompts",
     "decode_image",
+    "draw",
     "epoch_batches",
     "from_pixels",
     "names_of_folders",
@@ -51,6 +52,7 @@ __all__ = [
     "read_names",
     "read_pairs",
     "read_templates",
+    "render",
     "subset",
     "vocabulary",
 ]

@@ -81,9 +81,19 @@ def turn_hue_(images: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> N
         channel.copy_(high).sub_(share.mul_(chroma))
 
 
-def blur(images: Float[Tensor, "n 3 h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
-    """Gaussian blur by ``sigma`` pixels (above 0, on the CPU), edges repeated."""
-    radius = math.ceil(3 * float(sigma.max()))
+def reach(sigma: Float[Tensor, " n"]) -> int:
+    """How far, in pixels, a blur by the largest of ``sigma`` (above 0) looks."""
+    return math.ceil(3 * float(sigma.max()))
+
+
+def blur(
+    images: Float[Tensor, "n 3 h w"], sigma: Float[Tensor, " n"], radius: int | None = None
+) -> Float[Tensor, "n 3 h w"]:
+    """Gaussian blur by ``sigma`` pixels (above 0, on the CPU), edges repeated.
+
+    It looks as far as ``radius`` says, or else as the largest ``sigma`` needs.
+    """
+    radius = reach(sigma) if radius is None else radius
     sigma = sigma.to(images)
     n, channels, height, width = images.shape
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)

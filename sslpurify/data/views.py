@@ -5,7 +5,7 @@ taken from the generator on the CPU, so it is the same on every device.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Annotated
 
 import torch
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from sslpurify.data.colour import blur, grey, jitter_
+from sslpurify.data.colour import blur, grey, jitter_, reach
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -83,6 +83,7 @@ class Draws:
         grey: Which views lose their colour.
         blur: Which views are blurred.
         sigma: By how much, in pixels.
+        radius: How far the blur looks, in pixels: one number for the whole batch.
     """
 
     box: Int64[Tensor, "n 4"]
@@ -93,6 +94,12 @@ class Draws:
     grey: Bool[Tensor, " n"]
     blur: Bool[Tensor, " n"]
     sigma: Float[Tensor, " n"]
+    radius: int
+
+    def rows(self, span: slice) -> "Draws":
+        """Those of some of the images: their views are the same as in the whole batch."""
+        drawn = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: v[span] for name, v in drawn if isinstance(v, Tensor)})
 
 
 def draw(
@@ -109,6 +116,8 @@ def draw(
     spread = torch.tensor([settings.brightness, settings.contrast, settings.saturation])
     low = torch.cat([(1 - spread).clamp_min(0), torch.tensor([-settings.hue])])
     high = torch.cat([1 + spread, torch.tensor([settings.hue])])
+    blurred = chance[:, 3] < settings.blur_probability
+    width_of_blur = settings.min_sigma + (settings.max_sigma - settings.min_sigma) * sigma[:, 0]
     return Draws(
         box=_draw_boxes(settings, height, width, shape, place),
         flip=chance[:, 0] < settings.flip_probability,
@@ -116,8 +125,9 @@ def draw(
         order=order.argsort(1),
         amounts=low + (high - low) * amounts,
         grey=chance[:, 2] < settings.grey_probability,
-        blur=chance[:, 3] < settings.blur_probability,
-        sigma=settings.min_sigma + (settings.max_sigma - settings.min_sigma) * sigma[:, 0],
+        blur=blurred,
+        sigma=width_of_blur,
+        radius=reach(width_of_blur[blurred]) if blurred.any() else 0,
     )
 
 
@@ -131,7 +141,7 @@ def render(images: Float32[Tensor, "n 3 h w"], draws: Draws) -> Float32[Tensor, 
         views[index] = grey(views[index]).expand(-1, 3, -1, -1)
     if len(rows := draws.blur.nonzero()[:, 0]):
         index = rows.to(views.device)
-        views[index] = blur(views[index], draws.sigma[rows])
+        views[index] = blur(views[index], draws.sigma[rows], draws.radius)
     return views.clamp_(0, 1)
 
 

@@ -3,7 +3,7 @@
 from sslpurify.encoders.catalogue import asks_activation, candidates, create
 from sslpurify.encoders.cleanset import CleanSet
 from sslpurify.encoders.encoder import Channels, Encoder, Family, Network, Output
-from sslpurify.encoders.features import Transform, embed, image_batches
+from sslpurify.encoders.features import Transform, embed
 from sslpurify.encoders.guides import (
     Captions,
     Guide,
@@ -46,7 +46,6 @@ __all__ = [
     "extract",
     "extract_text",
     "guess",
-    "image_batches",
     "locate",
     "restore",
     "simclr_architectures",

@@ -7,11 +7,12 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor, nn
 
-from sslpurify.curves.descent import Batch, Objective
-from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches, subset
+from sslpurify.compute import Compute
+from sslpurify.curves.descent import Batch, Objective, remembering
+from sslpurify.data import ImageSet, ViewSettings, draw, epoch_batches, render, subset
 from sslpurify.encoders.encoder import Output
 from sslpurify.encoders.guides import Guide
-from sslpurify.errors import DataError
+from sslpurify.errors import ConfigError, DataError
 from sslpurify.rng import generator
 
 
@@ -24,12 +25,14 @@ class CleanSet:
         guide: The loss.
         views: How views differ from their image.
         batch_size: Images in a step, at least 2.
-        micro_batch: Images that pass through the network at a time; the loss sees the whole batch
-            all the same. None: the whole batch.
+        micro_batch: Images that pass through the network at a time, in all processes together; the
+            loss sees the whole batch all the same. None: the whole batch.
         seed: Decides order and views, as functions of the stage and the step alone.
-        device: Where views are made.
+        compute: Where views are made, and the processes that share each micro-batch: all draw for
+            all of it, and each makes the views of its own images.
 
     Raises:
+        ConfigError: A micro-batch is too small for the processes.
         DataError: There are fewer images than one batch takes.
     """
 
@@ -39,13 +42,21 @@ class CleanSet:
     batch_size: int
     micro_batch: int | None
     seed: int
-    device: torch.device
+    compute: Compute
 
     def __post_init__(self) -> None:
         if len(self.images) < self.batch_size:
             raise DataError(
                 f"{len(self.images)} clean images are too few: a batch takes {self.batch_size}; "
                 "give more images, or lower batch_size"
+            )
+        size = min(self.batch_size, self.micro_batch or self.batch_size)
+        count, last = self.compute.processes.count, self.batch_size % size or size
+        # Statistics are measured on batches of more than half of `size`.
+        if count > 1 and (size < 2 * count or last < count):
+            raise ConfigError(
+                f"micro-batches of {size} images, of which the last has {last}, are too small for "
+                f"{count} processes: raise micro_batch or batch_size, or start fewer processes"
             )
 
     @property
@@ -63,6 +74,8 @@ class CleanSet:
         Where it is none of them alone, all of the step's images.
         """
         indices = self._indices(stage, step)
+        if self.compute.processes.count > 1:  # each sees its share alone
+            return f"it showed: {self.images.named(indices)}"
         batch = self._batch(indices, stage, step)
         with torch.no_grad():
             fine = torch.cat([_finite(network(part()), self.guide.views) for part in batch.inputs])
@@ -78,6 +91,8 @@ class CleanSet:
     def statistics(self, count: int) -> Iterator[Tensor]:
         """Views of at most ``count`` images: what BatchNorm statistics are measured on.
 
+        Of each batch they are the rows of this process.
+
         Training measures them on views; statistics of plain images cost accuracy for nothing.
         """
         size = min(self.batch_size, self.micro_batch or self.batch_size)
@@ -88,11 +103,11 @@ class CleanSet:
     def loss(self, network: nn.Module, count: int) -> float:
         """The loss of a network in evaluation mode, over at most ``count`` images at once."""
         batch = self._batch(self._some(count), "loss", 0)
-        with torch.inference_mode():
+        gather = self.compute.processes.gather
+        with remembering("loss on clean images"), torch.inference_mode():
             parts = [network(images()) for images in batch.inputs]
-            return float(
-                batch.loss(Output(*(torch.cat(rows) for rows in zip(*parts, strict=True))))
-            )
+            rows = (torch.cat(gather(torch.cat(field))) for field in zip(*parts, strict=True))
+            return float(batch.loss(Output(*rows)))
 
     def _indices(self, stage: str, step: int) -> Tensor:
         number, within = divmod(step, self.steps_per_epoch)
@@ -108,11 +123,11 @@ class CleanSet:
             partial(self._views, part, (stage, "views", step, number))
             for number, part in enumerate(parts)
         ]
-        sizes = [self.guide.views * len(part) for part in parts]
+        shares = [self.compute.processes.lengths(len(part)) for part in parts]
 
         def loss(outputs: Output) -> Tensor:
             by_view = zip(
-                *(_by_view(rows, sizes, self.guide.views) for rows in outputs), strict=True
+                *(_by_view(rows, shares, self.guide.views) for rows in outputs), strict=True
             )
             draws = generator(self.seed, stage, "loss", step)
             return self.guide.loss([Output(*fields) for fields in by_view], indices, draws)
@@ -120,9 +135,14 @@ class CleanSet:
         return Batch(inputs, loss)
 
     def _views(self, indices: Tensor, stream: tuple[str | int, ...]) -> Tensor:
-        images = self.images.batch(indices).to(self.device)
+        span = self.compute.processes.span(len(indices))
+        images = self.images.batch(indices[span]).to(self.compute.device)
+        height, width = images.shape[2:]
         draws = generator(self.seed, *stream)
-        return torch.cat([augment(images, self.views, draws) for _ in range(self.guide.views)])
+        drawn = (
+            draw(self.views, len(indices), height, width, draws) for _ in range(self.guide.views)
+        )
+        return torch.cat([render(images, view.rows(span)) for view in drawn])
 
 
 @lru_cache(maxsize=2)
@@ -136,7 +156,16 @@ def _finite(outputs: Output, views: int) -> Tensor:
     return rows.view(views, -1).all(0).cpu()
 
 
-def _by_view(rows: Tensor, sizes: list[int], views: int) -> list[Tensor]:
-    """Rows that lie by micro-batch and then by view, gathered by view."""
-    parts = [part.chunk(views) for part in rows.split(sizes)]
+def _by_view(rows: Tensor, shares: list[list[int]], views: int) -> list[Tensor]:
+    """Rows that lie by process, then by micro-batch and then by view, gathered by view.
+
+    Args:
+        rows: Of all processes.
+        shares: By micro-batch, how many images of it each process has.
+        views: Views of each image.
+    """
+    order = [(part, process) for process in range(len(shares[0])) for part in range(len(shares))]
+    sizes = [views * shares[part][process] for part, process in order]
+    blocks = dict(zip(order, rows.split(sizes), strict=True))
+    parts = [blocks[place].chunk(views) for place in sorted(blocks)]
     return [torch.cat(view) for view in zip(*parts, strict=True)]

@@ -67,7 +67,7 @@ def train_simclr(
         settings.batch_size,
         None,
         seed,
-        compute.device,
+        compute,
     )
     network = compute.place(encoder.fresh(seed)).train()
     steps = settings.epochs * clean.steps_per_epoch

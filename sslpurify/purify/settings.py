@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sslpurify.compute import Precision
+from sslpurify.curves import Endpoints
 from sslpurify.data import ViewSettings
 from sslpurify.encoders import Family
 from sslpurify.symmetry.spec import Kind
@@ -52,6 +53,8 @@ class TscSettings(BaseModel):
         final_steps: Steps of plain fine-tuning after the last round; 0 for none.
         final_learning_rate: Of those steps.
         views: Random views for the loss and for BatchNorm statistics.
+        endpoints: Where the two ends of a curve are kept: on the ``device``, or on the ``host`` for
+            networks that do not fit the device with both; the same result, in more time.
         precision: Of convolutions and matrix products.
     """
 
@@ -80,6 +83,7 @@ class TscSettings(BaseModel):
     final_steps: int = Field(default=0, ge=0)
     final_learning_rate: float = Field(default=5e-4, gt=0)
     views: ViewSettings = ViewSettings()
+    endpoints: Endpoints = "device"
     precision: Precision = "auto"
 
 

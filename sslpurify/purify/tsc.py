@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import BezierCurve, Point, Profile, fit_bend, survey
 from sslpurify.data import ImageSet
@@ -24,7 +26,6 @@ from sslpurify.encoders import (
     by_views,
     default_head,
     embed,
-    image_batches,
 )
 from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.purify.settings import KINDS, TscSettings, resolved
@@ -82,7 +83,7 @@ def purify(
         settings.batch_size,
         settings.micro_batch,
         seed,
-        compute.device,
+        compute,
     )
     weights, stages = _stages(Workshop(encoder, clean, settings, compute, journal, listener), state)
     return Purified({name: weights[name] for name in state}, stages)
@@ -133,7 +134,14 @@ def _guide(
     if text is None:
         return by_views(settings.temperature)
     network = compute.place(encoder.load(encoder.completed(state)))
-    seen = embed(network, images, device=compute.device, listener=listener, stage="soft captions")
+    seen = embed(
+        network,
+        images,
+        device=compute.device,
+        processes=compute.processes,
+        listener=listener,
+        stage="soft captions",
+    )
     return by_soft_captions(
         text,
         text.targets(seen),
@@ -176,9 +184,12 @@ def _match(
     workshop: Workshop, reference: Network, other: Network | None, sense: Sense, stage: str
 ) -> Permutation:
     spec = permuted_groups(workshop.encoder, workshop.settings)
-    size = workshop.settings.batch_size
+    size, processes = workshop.settings.batch_size, workshop.compute.processes
     images = workshop.clean.some(workshop.settings.match_images)
-    batches = (batch.to(workshop.compute.device) for batch in image_batches(images, size))
+    parts = torch.arange(len(images)).split(size)
+    batches = (
+        images.batch(part[processes.span(len(part))]).to(workshop.compute.device) for part in parts
+    )
 
     def matched() -> Piece:
         correlations = correlate(
@@ -187,9 +198,10 @@ def _match(
             batches,
             spec,
             stage=stage,
-            steps=-(-len(images) // size),
+            steps=len(parts),
             journal=workshop.journal,
             listener=workshop.listener,
+            processes=processes,
         )
         return Piece(facts={"steps": match(spec, correlations, sense).to_json()})
 
@@ -239,6 +251,7 @@ def _fit(
             workshop.schedule(name, settings.steps, settings.learning_rate),
             seed=workshop.clean.seed,
             weight_decay=settings.weight_decay,
+            endpoints=settings.endpoints,
             compute=workshop.compute,
             blame=lambda step: workshop.clean.blame(network, name, step),
             journal=workshop.journal,

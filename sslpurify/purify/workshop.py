@@ -106,7 +106,9 @@ class Workshop:
         """Label-free loss on clean images, and their embeddings."""
         count = self.settings.profile_images
         images: ImageSet = self.clean.some(count)
-        embeddings = embed(network, images, device=self.compute.device)
+        embeddings = embed(
+            network, images, device=self.compute.device, processes=self.compute.processes
+        )
         return self.clean.loss(network, count), embeddings
 
 

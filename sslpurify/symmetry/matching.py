@@ -11,10 +11,12 @@ from functools import partial
 from itertools import islice
 from operator import length_hint
 
+import torch
 from torch import Tensor, nn
 
 from sslpurify.errors import ConfigError, DataError, TrainingError
 from sslpurify.journal import FORGETFUL, Journal
+from sslpurify.processes import ALONE, Processes
 from sslpurify.symmetry.assignment import Sense, linear_assignment
 from sslpurify.symmetry.moments import Centred, CoMoments, centre
 from sslpurify.symmetry.observing import observe
@@ -48,6 +50,7 @@ def correlate(
     steps: int | None = None,
     journal: Journal = FORGETFUL,
     listener: Listener = silent,
+    processes: Processes = ALONE,
 ) -> Correlations:
     """Correlate the units of every group in one forward pass per network and batch.
 
@@ -57,15 +60,17 @@ def correlate(
     Args:
         reference: The network that stays as it is.
         other: The network that will be permuted; None: the reference with itself, run once.
-        batches: Images as the networks take them.
+        batches: Images as the networks take them; this process's, if several share the work. Some
+            batches may be empty, so that all processes have as many.
         spec: Groups and where to watch them.
         stage: What is running, for people; names it in the journal.
         steps: Number of batches; None: as the batches hint at.
         journal: Remembers the sums over the batches that an earlier process saw.
         listener: Told about every batch.
+        processes: Those that share the work; all get the correlations on the images of all.
 
     Raises:
-        DataError: If there is no batch.
+        DataError: If there is no image, or none for one of the processes.
         ConfigError: If a probe does not fit the network.
         TrainingError: If activations are not finite, naming the first group that sees them.
     """
@@ -75,13 +80,15 @@ def correlate(
             probes.setdefault(view.probe, group)
     moments, done, images = _begun(journal.begun(stage), probes, reference)
     for step, batch in enumerate(islice(batches, done, None), done + 1):
-        _add_batch(moments, reference, None if other is reference else other, batch, probes)
+        if len(batch):
+            _add_batch(moments, reference, None if other is reference else other, batch, probes)
         images += len(batch)
         total = steps or max(step, length_hint(batches))
         stands = partial(_standing, moments, probes, step, images)
-        listener(Step(stage, step, total, len(batch), state=stands))
-    if images == 0:
-        raise DataError("matching needs at least one image, and there is none")
+        # Sums of one process of several are no state of the run: their matching starts anew.
+        state = stands if moments and processes.count == 1 else None
+        listener(Step(stage, step, total, len(batch), state=state))
+    images = _merge(moments, probes, images, processes)
     for probe, group in probes.items():
         if not moments[probe].finite():
             raise TrainingError(
@@ -158,6 +165,20 @@ def _begun(
     device = next(network.parameters()).device
     moments = {probe: CoMoments.restored(sums[n], device) for n, probe in enumerate(probes)}
     return moments, piece.facts["step"], piece.facts["images"]
+
+
+def _merge(
+    moments: Mapping[Probe, CoMoments], probes: Iterable[Probe], images: int, processes: Processes
+) -> int:
+    """Brings together what all processes have counted; returns the number of images."""
+    counts = [int(count) for count in processes.gather(torch.tensor([images]))]
+    if sum(counts) == 0:
+        raise DataError("matching needs at least one image, and there is none")
+    if min(counts) == 0:
+        raise DataError(f"matching on {sum(counts)} images leaves some processes without an image")
+    for probe in probes:
+        moments[probe].merge(processes)
+    return sum(counts)
 
 
 def _add_batch(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from sslpurify.processes import Processes
 from sslpurify.types import State
 
 
@@ -69,16 +70,43 @@ class CoMoments:
 
     def add(self, x: Centred, y: Centred) -> None:
         """Count a batch; for the correlation of channels with themselves, ``y`` is ``x``."""
-        samples = len(x.values)
-        total = self._samples + samples
-        weight, share = self._samples * samples / total, samples / total
-        shift_x, shift_y = x.mean - self._mean_x, y.mean - self._mean_y
         product = x.values.T @ y.values
-        self._cross.add_(product).addr_(shift_x, shift_y, alpha=weight)
         squares_x = product.diagonal() if y is x else x.values.square().sum(0)
         squares_y = squares_x if y is x else y.values.square().sum(0)
-        self._square_x.add_(squares_x).addcmul_(shift_x, shift_x, value=weight)
-        self._square_y.add_(squares_y).addcmul_(shift_y, shift_y, value=weight)
+        self._merge(len(x.values), product, x.mean, squares_x, y.mean, squares_y)
+
+    def merge(self, processes: Processes) -> None:
+        """Count what all processes have counted, each of which has counted at least one sample."""
+        if processes.count == 1:
+            return
+        mine = (self._cross, self._mean_x, self._square_x, self._mean_y, self._square_y)
+        samples = self._cross.new_tensor([self._samples])
+        sizes = [each.numel() for each in (samples, *mine)]
+        everyone = processes.gather(
+            torch.cat([samples, *(each.reshape(-1) for each in mine)])[None]
+        )
+        for each in (*mine,):
+            each.zero_()
+        self._samples = 0
+        for seen in everyone:
+            count, cross, *others = seen[0].split(sizes)
+            self._merge(round(float(count)), cross.view_as(self._cross), *others)
+
+    def _merge(
+        self,
+        samples: int,
+        cross: Tensor,
+        mean_x: Tensor,
+        square_x: Tensor,
+        mean_y: Tensor,
+        square_y: Tensor,
+    ) -> None:
+        total = self._samples + samples
+        weight, share = self._samples * samples / total, samples / total
+        shift_x, shift_y = mean_x - self._mean_x, mean_y - self._mean_y
+        self._cross.add_(cross).addr_(shift_x, shift_y, alpha=weight)
+        self._square_x.add_(square_x).addcmul_(shift_x, shift_x, value=weight)
+        self._square_y.add_(square_y).addcmul_(shift_y, shift_y, value=weight)
         self._mean_x.add_(shift_x, alpha=share)
         self._mean_y.add_(shift_y, alpha=share)
         self._samples = total

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslpurify.compute import CPU, PLAIN
+from sslpurify.compute import PLAIN
 from sslpurify.curves import backward
 from sslpurify.data import ViewSettings, from_pixels
 from sslpurify.encoders import CleanSet, Guide, Output, by_views
@@ -26,7 +26,7 @@ def clean(
     micro_batch: int | None = None,
     guide: Guide = TWO_VIEWS,
 ) -> CleanSet:
-    return CleanSet(from_pixels(PIXELS), guide, views, batch_size, micro_batch, seed, CPU)
+    return CleanSet(from_pixels(PIXELS), guide, views, batch_size, micro_batch, seed, PLAIN)
 
 
 class Recorder(nn.Module):
@@ -209,7 +209,7 @@ def test_too_few_images_for_one_batch():
 
 def test_a_real_network_takes_a_step():
     images = torch.randint(0, 256, (8, 3, pico.SIZE, pico.SIZE), dtype=torch.uint8)
-    draws = CleanSet(from_pixels(images), TWO_VIEWS, ViewSettings(), 8, None, 0, CPU)
+    draws = CleanSet(from_pixels(images), TWO_VIEWS, ViewSettings(), 8, None, 0, PLAIN)
     network = pico.encoder().fresh(0).train()
     assert backward(network, draws.objective("curve")(0), PLAIN) > 0
     assert network.backbone.conv1.weight.grad.abs().max() > 0

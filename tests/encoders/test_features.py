@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sslpurify.data import from_pixels
-from sslpurify.encoders import embed, image_batches
+from sslpurify.encoders import embed
 from tests import pico
 
 PIXELS = torch.randint(
@@ -58,9 +58,3 @@ def test_the_listener_is_told_every_batch(network):
         ("looking", 2, 3, 4),
         ("looking", 3, 3, 3),
     ]
-
-
-def test_image_batches_keep_order_and_lose_none():
-    batches = list(image_batches(IMAGES, 4))
-    assert [len(batch) for batch in batches] == [4, 4, 3]
-    assert torch.equal(torch.cat(batches), PIXELS / 255)

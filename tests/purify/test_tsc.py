@@ -4,7 +4,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from sslpurify.compute import CPU, PLAIN
+from sslpurify.compute import PLAIN
 from sslpurify.curves import reestimate
 from sslpurify.data import from_pixels
 from sslpurify.encoders import CleanSet, by_views
@@ -47,7 +47,7 @@ def changed(settings: TscSettings, **values: object) -> TscSettings:
 
 def clean(settings: TscSettings, seed: int) -> CleanSet:
     guide = by_views(settings.temperature)
-    return CleanSet(IMAGES, guide, settings.views, settings.batch_size, None, seed, CPU)
+    return CleanSet(IMAGES, guide, settings.views, settings.batch_size, None, seed, PLAIN)
 
 
 def workshop(settings: TscSettings, seed: int = 0) -> Workshop:
