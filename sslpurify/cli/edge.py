@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -20,6 +21,11 @@ _NOT_RECIPE = {"config", "settings", "resume", "as_json", "debug", "verbose"}
 _RESUMABLE = {"purify", "attack", "pretrain"}
 
 
+def _follows() -> bool:
+    """Whether torchrun started another process that does the telling."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def recipe_keys(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a command's parameters that are keys of its recipe."""
     return {key: value for key, value in parameters.items() if key not in _NOT_RECIPE}
@@ -31,11 +37,13 @@ def telling(verbose: bool | None) -> AbstractContextManager[Any]:
 
     importlib.import_module("sslpurify.run")  # must not count towards the first stage's time
 
-    return progress(sys.stderr, quiet=verbose is False, verbose=verbose is True)
+    return progress(sys.stderr, quiet=verbose is False or _follows(), verbose=verbose is True)
 
 
 def show(answer: "Answer", as_json: bool) -> None:
     """Print an answer for people or for programs."""
+    if _follows():
+        return
     typer.echo(json.dumps(answer.data, allow_nan=False) if as_json else _escaped(answer.text))
 
 

@@ -15,3 +15,7 @@ class Answer:
 
     data: dict[str, Any]
     text: str
+
+
+FOLLOWER = Answer({}, "")
+"""That of a process which leaves the telling to the first one."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from sslpurify.errors import ConfigError, GateError, InterruptionError, TrainingError
 from sslpurify.interruption import heed
+from sslpurify.processes import ALONE, Processes
 from sslpurify.recipe import Run, dump
 from sslpurify.report import Metrics, versions
 from sslpurify.run.memory import Memory, newest, states
@@ -39,18 +40,24 @@ class RunDirectory:
     Args:
         out: The folder; exists.
         listener: Told about every step.
+        processes: Those that share the run; the first one alone writes.
 
     Attributes:
         report: Of the run that is already finished here; None: it is not.
         listener: For what has nothing to save.
     """
 
-    def __init__(self, out: Path, listener: Listener) -> None:
-        self.out, self._tell = out, listener
+    def __init__(self, out: Path, listener: Listener, processes: Processes) -> None:
+        self.out, self._tell, self._processes = out, listener, processes
         self.listener = stoppable(listener)
         self.report = _read_json(out / "report.json")
         self._memory: Memory | None = None
         self._open = ExitStack()
+
+    @property
+    def follows(self) -> bool:
+        """Whether another process writes what this run leaves."""
+        return self._processes.rank > 0
 
     def begin(
         self,
@@ -71,27 +78,42 @@ class RunDirectory:
             ConfigError: An interrupted run of this folder was given something else.
             TrainingError: There is too little room on the disk.
         """
+        folder = self.out / _STATE
+        if self.follows:
+            self._processes.wait()  # until the first process has put the folder in order
+            standing = newest(folder)
+            self._processes.wait()
+            if self.report is not None:
+                return None
+            return Memory(folder, standing, None, recipe.save_every, self._tell, self._processes)
         made_from = {"recipe": _comparable(recipe), "inputs": dict(inputs)}
         self._require_same(made_from)
         if self.report is not None:
-            shutil.rmtree(self.out / _STATE, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._agree()
             return None
         _require_room(self.out, room)
         save_json({**made_from, "versions": dict(versions())}, self.out / "run.json")
         save_text(dump(recipe), self.out / "config.yaml")
-        folder = self.out / _STATE
         folder.mkdir(exist_ok=True)
         for left in folder.glob(".sslpurify-*"):  # of a process that was killed while it wrote
             left.unlink()
         standing = newest(folder)
+        self._agree()
         if standing.pieces or standing.begun:
             log.info("going on after %s", standing.begun[0] if standing.begun else "a stage's end")
         board = self.out / "tensorboard" if recipe.report_to == "tensorboard" else None
         metrics = Metrics(self.out / "metrics.jsonl", standing.metrics, board)
         self._open.callback(metrics.close)
         self._open.enter_context(_logged(self.out / "log.txt"))
-        self._memory = Memory(folder, standing, metrics, recipe.save_every, self._tell)
+        every, tell = recipe.save_every, self._tell
+        self._memory = Memory(folder, standing, metrics, every, tell, self._processes)
         return self._memory
+
+    def _agree(self) -> None:
+        """Lets those that follow read the folder, and waits until they have."""
+        self._processes.wait()
+        self._processes.wait()
 
     @contextmanager
     def results(self) -> Generator[Path]:
@@ -158,7 +180,12 @@ class RunDirectory:
 
 @contextmanager
 def run_directory(
-    out: Path, *, listener: Listener, resume: bool, outside: Collection[Path | None] = ()
+    out: Path,
+    *,
+    listener: Listener,
+    resume: bool,
+    outside: Collection[Path | None] = (),
+    processes: Processes = ALONE,
 ) -> Generator[RunDirectory]:
     """The folder of a run, made where it does not exist.
 
@@ -167,18 +194,22 @@ def run_directory(
         listener: Told about every step.
         resume: Whether to go on with what is there.
         outside: What is read, none of which may contain ``out``.
+        processes: Those that share the run, on a disk that all of them see.
 
     Raises:
         ConfigError: ``out`` holds something else, lies inside what is read, or another process is
             at work on it.
         TrainingError: The disk is full or ``out`` cannot be written to.
     """
+    if processes.rank > 0:
+        yield RunDirectory(out, listener, processes)
+        return
     _require_usable(out, outside, resume)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
-            run = RunDirectory(out, listener)
+            run = RunDirectory(out, listener, processes)
             try:
                 yield run
             except BaseException as error:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from sslpurify.checkpoint import new, read, write
 from sslpurify.errors import CheckpointError, InterruptionError, UnsafeInputError
 from sslpurify.interruption import wished
 from sslpurify.journal import Journal
+from sslpurify.processes import ALONE, Processes
 from sslpurify.report import Metrics
 from sslpurify.types import Listener, Piece, Step
 
@@ -49,16 +51,24 @@ class Memory(Journal):
     Args:
         folder: Of the state files.
         standing: Where an earlier process left the run.
-        metrics: Gets a line for every step that has a loss.
+        metrics: Gets a line for every step that has a loss; None: another process of the run
+            writes, this one only remembers.
         every: Seconds between two states.
         listener: Told about every step.
+        processes: Those that share the run; they agree at every step whether to stop.
     """
 
     def __init__(
-        self, folder: Path, standing: Standing, metrics: Metrics, every: float, listener: Listener
+        self,
+        folder: Path,
+        standing: Standing,
+        metrics: Metrics | None,
+        every: float,
+        listener: Listener,
+        processes: Processes = ALONE,
     ) -> None:
         self._folder, self._metrics, self._every = folder, metrics, every
-        self._tell = listener
+        self._tell, self._processes = listener, processes
         self._standing = self._saved = standing
         self._open: list[str] = []
         self._last = time.monotonic()
@@ -80,7 +90,7 @@ class Memory(Journal):
             for other, its in self._standing.pieces.items()
             if not other.startswith(f"{path}/")
         }
-        self._standing = Standing({**kept, path: piece}, None, self._metrics.size())
+        self._standing = Standing({**kept, path: piece}, None, self._written())
         if piece.tensors or self._due():
             self.save()
         return piece
@@ -98,11 +108,14 @@ class Memory(Journal):
             InterruptionError: Somebody wishes to stop; what can be kept has been.
             TrainingError: The state cannot be written.
         """
-        self._metrics.add(step)
+        if self._metrics is not None:
+            self._metrics.add(step)
         wish = wished()
+        if self._processes.any(wish is not None):
+            wish = wish or signal.SIGTERM
         if step.state is not None and (wish is not None or self._due()):
             begun = (step.stage, step.state())
-            self._standing = Standing(self._standing.pieces, begun, self._metrics.size())
+            self._standing = Standing(self._standing.pieces, begun, self._written())
             self.save()
         self._tell(step)
         if wish is not None:
@@ -115,7 +128,7 @@ class Memory(Journal):
         Raises:
             TrainingError: The disk is full, or cannot be written to.
         """
-        if self._standing is self._saved:
+        if self._standing is self._saved or self._metrics is None:
             return
         self._metrics.flush()
         numbers = [int(path.stem) for path in states(self._folder)]
@@ -123,6 +136,9 @@ class Memory(Journal):
         for old in states(self._folder)[:-KEPT]:
             old.unlink()
         self._saved, self._last = self._standing, time.monotonic()
+
+    def _written(self) -> int:
+        return 0 if self._metrics is None else self._metrics.size()
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= self._every

@@ -15,7 +15,7 @@ from sslpurify.errors import ConfigError, GateError
 from sslpurify.probes import require_gate
 from sslpurify.recipe import AttackRecipe
 from sslpurify.report import Evaluation, evaluation_table
-from sslpurify.run.answer import Answer
+from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.classes import class_embeddings, prompts_of
 from sslpurify.run.clean import Clean, read_clean
 from sslpurify.run.directory import run_directory
@@ -48,7 +48,9 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
     """
     started, compute = time.monotonic(), choose(recipe.device)
     sources = [recipe.checkpoint, recipe.text_from, recipe.data, recipe.train, recipe.test]
-    with run_directory(recipe.out, listener=listener, resume=resume, outside=sources) as run:
+    with run_directory(
+        recipe.out, listener=listener, resume=resume, outside=sources, processes=compute.processes
+    ) as run:
         weights = read_weights(recipe.checkpoint, recipe)
         bench = set_up(recipe, wanted_size(recipe, weights), [recipe.probe], run.listener)
         clean = read_clean(recipe, bench.test.images.size, run.listener)
@@ -67,6 +69,8 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
         after = _seen(recipe, encoder, victim, bench, compute, "victim", memory.listen)
         measured = [measure(seen, bench, [recipe.probe]) for seen in (before, after)]
         require_gate(measured[0][recipe.probe], measured[1][recipe.probe], recipe.gate)
+        if run.follows:
+            return FOLLOWER
         rows = rows_of("reference", measured[0], bench) + rows_of("before", measured[1], bench)
         evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
         facts = evaluation.to_json()

@@ -9,7 +9,7 @@ from sslpurify.encoders import Encoder, create
 from sslpurify.errors import ConfigError
 from sslpurify.pretrain import train_clip, train_simclr
 from sslpurify.recipe import PretrainRecipe
-from sslpurify.run.answer import Answer
+from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.clean import Clean, read_clean
 from sslpurify.run.directory import run_directory
 from sslpurify.run.loading import resolved, tell_decisions
@@ -32,7 +32,13 @@ def pretrain(recipe: PretrainRecipe, listener: Listener, *, resume: bool = False
         SslPurifyError: The subclass says whose fault it is; what can be gone on with is kept.
     """
     started, compute = time.monotonic(), choose(recipe.device)
-    with run_directory(recipe.out, listener=listener, resume=resume, outside=[recipe.data]) as run:
+    with run_directory(
+        recipe.out,
+        listener=listener,
+        resume=resume,
+        outside=[recipe.data],
+        processes=compute.processes,
+    ) as run:
         encoder = _encoder(recipe, recipe.image_size)
         sized = encoder.fixed_size or recipe.arch.endswith("-cifar")
         clean = read_clean(recipe, encoder.image_size if sized else recipe.image_size, run.listener)
@@ -44,6 +50,8 @@ def pretrain(recipe: PretrainRecipe, listener: Listener, *, resume: bool = False
         if memory is None:
             return finished(run)
         tensors = _trained(recipe, encoder, clean, compute, memory)
+        if run.follows:
+            return FOLLOWER
         facts = {"seconds": round(time.monotonic() - started, 2)}
         with run.results() as folder:
             data = save_new(folder, recipe, tensors, clean.images, compute, facts)

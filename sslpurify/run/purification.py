@@ -15,7 +15,7 @@ from sslpurify.purify import purify as take_out
 from sslpurify.purify import resolved as settings_for
 from sslpurify.recipe import PurifyRecipe
 from sslpurify.report import save_profile, stages_table
-from sslpurify.run.answer import Answer
+from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.clean import Clean, read_clean, text_of
 from sslpurify.run.directory import RunDirectory, run_directory
 from sslpurify.run.loading import (
@@ -42,7 +42,10 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
         SslPurifyError: The subclass says whose fault it is; what can be gone on with is kept.
     """
     sources = [recipe.checkpoint, recipe.text_from, recipe.data]
-    with run_directory(recipe.out, listener=listener, resume=resume, outside=sources) as run:
+    processes = choose(recipe.device).processes
+    with run_directory(
+        recipe.out, listener=listener, resume=resume, outside=sources, processes=processes
+    ) as run:
         weights = read_weights(recipe.checkpoint, recipe)
         clean = read_clean(recipe, wanted_size(recipe, weights), run.listener)
         encoder = encoder_of(recipe, clean.images.size, weights)
@@ -53,6 +56,8 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
         if memory is None:
             return finished(run)
         _, data = purify_into(run, recipe, encoder, weights, clean, memory, memory.listen)
+    if run.follows:
+        return FOLLOWER
     table = stages_table(data["stages"])
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
@@ -89,6 +94,8 @@ def purify_into(
         "seconds": round(time.monotonic() - started, 2),
         "stages": [stage.to_json() for stage in purified.stages],
     }
+    if run.follows:
+        return purified, {}
     made = replace(weights, state=purified.state)
     with run.results() as folder:
         _save_profiles(purified.stages, folder)
