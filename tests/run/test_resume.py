@@ -11,6 +11,9 @@ import pytest
 from sslpurify.curves import fit
 from sslpurify.errors import ConfigError, GateError, InterruptionError, TrainingError
 from sslpurify.interruption import heeded
+from sslpurify.recipe import EvaluateRecipe
+from sslpurify.recipe.reading import validate
+from sslpurify.run import evaluate
 from sslpurify.types import Listener, Step, silent
 from tests import pico
 from tests.conftest import Files
@@ -39,6 +42,45 @@ class Signalling:
         self.told.append(step)
         if len(self.told) == self.at:
             os.kill(os.getpid(), self.number)
+
+
+PHASES = [
+    "reading",
+    "projection head",
+    "misaligning",
+    "stage 1 · profile",
+    "BatchNorm",
+    "aligning",
+    "stage 2",
+    "fine-tuning",
+]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_is_heeded_in_every_phase(
+    runs: dict[str, Workload], phase: str, tmp_path: Path
+) -> None:
+    told = list[str]()
+
+    def listen(step: Step) -> None:
+        told.append(step.stage)
+        if phase in step.stage and sum(phase in stage for stage in told) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptionError) as error:
+        start(runs["purify SimCLR"], tmp_path / "out", listen)
+    assert error.value.exit_code == 130
+    assert len([stage for stage in told if phase in stage]) <= 2  # the step at hand, or one more
+    assert (tmp_path / "out" / "state").exists() == (phase not in PHASES[:1])
+
+
+def test_a_signal_while_probing_ends_an_evaluation(files: Files) -> None:
+    tree = {"arch": pico.ARCH, "checkpoint": files.encoder, "image_size": pico.SIZE}
+    tree |= {"train": files.train, "test": files.test}
+    listener = Signalling(3)
+    with heeded(lambda _: None), pytest.raises(InterruptionError):
+        evaluate(validate(EvaluateRecipe, tree, "test"), listener)
+    assert len(listener.told) == 3
 
 
 @pytest.mark.parametrize(
