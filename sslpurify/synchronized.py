@@ -1,15 +1,38 @@
 """BatchNorm over the rows of all processes together, under the names of ordinary BatchNorm."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 N = TypeVar("N", bound=nn.Module)
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Its gradient is that of the sum of all processes' losses."""
+
+    # torch.distributed.nn.functional.all_reduce is this, and deprecated from torch 2.14 on.
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        del ctx
+        total = values.detach().clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        del ctx
+        total = slopes[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _sum(values: Tensor) -> Tensor:
+    return _Sum.apply(values)  # pyright: ignore[reportReturnType] - torch has no types here
 
 
 class GlooBatchNorm(_BatchNorm):
@@ -27,10 +50,10 @@ class GlooBatchNorm(_BatchNorm):
         axes = [axis for axis in range(values.ndim) if axis != 1]
         shape = [1, -1, *[1] * (values.ndim - 2)]
         count = values.new_tensor(values.numel() // values.shape[1], dtype=torch.float64)
-        total = all_reduce(count).to(values)
-        mean = all_reduce(values.sum(axes)) / total
+        total = _sum(count).to(values)
+        mean = _sum(values.sum(axes)) / total
         centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / total
+        variance = _sum(centred.square().sum(axes)) / total
         self._follow(mean.detach(), variance.detach() * (total / (total - 1)))
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:

@@ -66,7 +66,7 @@ def reestimate(
     the (unbiased) variance are those of all samples together, whatever the batch sizes. Everything
     else, dropout included, runs in evaluation mode; modes and momentum are left as they were. A
     layer that no batch reaches keeps its statistics. Where processes share the work, each brings
-    rows of every batch, and statistics, on the way through and in the end, are those of all rows.
+    its rows of every batch, and statistics are those of all rows, on the way and in the end.
 
     Args:
         network: Changed in place: only ``running_mean``, ``running_var`` and

@@ -149,3 +149,25 @@ def test_micro_batches_keep_frozen_parameters_without_gradient():
     backward(network, Batch([lambda: images, lambda: 2 * images], apart), PLAIN)
     assert network.first.weight.grad is None
     assert network.second.weight.grad is not None
+
+
+@pytest.mark.parametrize("when", ["gradient", "optimizer"])
+def test_exhausted_memory_ends_training_with_advice_and_the_same_batch(when, monkeypatch):
+    def exhaust(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    if when == "optimizer":
+        monkeypatch.setattr(torch.optim.Adam, "step", exhaust)
+    gradient = exhaust if when == "gradient" else lambda _: 1.0
+    with pytest.raises(TrainingError, match=r"^walk: .*2\.00 GiB\).*--set tsc\.micro_batch=64"):
+        descend(
+            [torch.zeros((), requires_grad=True)], gradient, Schedule(2, 1, 0.1, "walk"), silent
+        )
+
+
+def test_other_errors_of_training_are_not_explained_away():
+    def fail(_: int) -> float:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match=r"^shapes cannot be multiplied"):
+        descend([torch.zeros((), requires_grad=True)], fail, Schedule(2, 1, 0.1, "walk"), silent)

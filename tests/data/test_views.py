@@ -296,3 +296,13 @@ def test_settings_are_frozen_checked_and_closed():
     ):
         with pytest.raises(ValidationError, match=message):
             ViewSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("span", [slice(0, 3), slice(3, 8), slice(4, 4)])
+def test_the_views_of_some_images_are_those_of_the_whole_batch(span):
+    """Of images that others see as well: the blur looks as far as the whole batch needs."""
+    images = smooth(8, 24, 24)
+    draws = draw(ViewSettings(blur_probability=0.7), 8, 24, 24, seeded(3))
+    assert len({float(s) for s in draws.sigma[draws.blur].mul(3).ceil()}) > 1
+    whole, part = render(images, draws), render(images[span], draws.rows(span))
+    torch.testing.assert_close(part, whole[span], rtol=0, atol=1e-6)

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
 from sslpurify.data import from_pixels
 from sslpurify.encoders import embed
+from sslpurify.errors import TrainingError
 from tests import pico
 
 PIXELS = torch.randint(
@@ -58,3 +60,49 @@ def test_the_listener_is_told_every_batch(network):
         ("looking", 2, 3, 4),
         ("looking", 3, 3, 3),
     ]
+
+
+class Small(nn.Module):
+    """A device that holds so many images at once, with the error that says so."""
+
+    def __init__(self, network: nn.Module, room: int, error: BaseException) -> None:
+        super().__init__()
+        self.network, self.room, self.error = network, room, error
+        self.seen: list[int] = []
+
+    def forward(self, images: torch.Tensor):
+        self.seen.append(len(images))
+        if len(images) > self.room:
+            raise self.error
+        return self.network(images)
+
+
+EXHAUSTED = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: type(error).__name__)
+def test_exhausted_memory_halves_the_batch_once_and_for_all(network, expected, error):
+    small, told = Small(network, 3, error), []
+    result = embed(small, IMAGES, batch_size=8, listener=told.append)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)
+    assert small.seen == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert [(step.step, step.steps, step.images) for step in told] == [(1, 2, 8), (2, 2, 3)]
+
+
+def test_memory_for_no_image_at_all_is_told_with_advice(network):
+    small = Small(network, 0, EXHAUSTED[0])
+    with pytest.raises(TrainingError, match=r"single image \(CUDA out of memory.*--device cpu"):
+        embed(small, IMAGES, batch_size=4)
+    assert small.seen == [4, 2, 1]
+
+
+def test_other_errors_are_no_matter_of_memory(network):
+    small = Small(network, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        embed(small, IMAGES, batch_size=4)
+    assert small.seen == [4]
