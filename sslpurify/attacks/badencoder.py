@@ -115,6 +115,8 @@ def attack(
             f"the reference is {reference.shape[-2]} × {reference.shape[-1]}, "
             f"the shadow images are {shadow.size} × {shadow.size}"
         )
+    if not len(shadow):
+        raise DataError("0 shadow images: the attack trains on at least one")
     reference = reference.to(compute.device)
     goal = _goal(compute.place(encoder.load(state)), shadow, reference, compute, listener)
     network = compute.place(encoder.load(state))

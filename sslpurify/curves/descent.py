@@ -47,7 +47,7 @@ class Schedule:
 
     Args:
         steps: Number of steps, at least 1.
-        images: Images in a step, for the listener's sake.
+        images: Images in a full step, for the listener's sake.
         learning_rate: What ``rate`` is a factor of.
         stage: What is running, for people; names the stage in the journal.
         rate: (step from 0, steps) -> factor of the learning rate.

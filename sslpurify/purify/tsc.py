@@ -32,7 +32,7 @@ from sslpurify.purify.settings import KINDS, TscSettings, resolved
 from sslpurify.purify.stage import Purified, Stage
 from sslpurify.purify.workshop import Trained, Workshop, kept_names
 from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
-from sslpurify.types import Listener, Piece, State, silent
+from sslpurify.types import Listener, Piece, State, Step, silent
 
 HEAD = "projection_head."
 
@@ -191,6 +191,9 @@ def _match(
         images.batch(part[processes.span(len(part))]).to(workshop.compute.device) for part in parts
     )
 
+    def tell(step: Step) -> None:
+        workshop.listener(replace(step, images=len(parts[step.step - 1])))  # of all processes
+
     def matched() -> Piece:
         correlations = correlate(
             reference,
@@ -200,7 +203,7 @@ def _match(
             stage=stage,
             steps=len(parts),
             journal=workshop.journal,
-            listener=workshop.listener,
+            listener=tell,
             processes=processes,
         )
         return Piece(facts={"steps": match(spec, correlations, sense).to_json()})

@@ -184,7 +184,7 @@ def test_every_step_is_told():
     )
     steps = [step for step in told if step.stage == "badencoder"]
     assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
-    assert [step.images for step in steps] == [50, 50, 28] * 2
+    assert {step.images for step in steps} == {50}
     assert {step.steps for step in steps} == {6}
     assert all(step.loss is not None and -3.01 < step.loss < 3.01 for step in steps)
     assert told[0].stage == "badencoder · clean"

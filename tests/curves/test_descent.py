@@ -10,6 +10,10 @@ from sslpurify.errors import TrainingError
 from sslpurify.types import silent
 
 
+def walker() -> torch.optim.Optimizer:
+    return torch.optim.Adam([torch.zeros((), requires_grad=True)])
+
+
 def walk(steps: int, losses=lambda _: 1.0, listener=silent):
     """Descends along a constant gradient: Adam's step is then the learning rate itself."""
     weight = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -160,9 +164,7 @@ def test_exhausted_memory_ends_training_with_advice_and_the_same_batch(when, mon
         monkeypatch.setattr(torch.optim.Adam, "step", exhaust)
     gradient = exhaust if when == "gradient" else lambda _: 1.0
     with pytest.raises(TrainingError, match=r"^walk: .*2\.00 GiB\).*--set tsc\.micro_batch=64"):
-        descend(
-            [torch.zeros((), requires_grad=True)], gradient, Schedule(2, 1, 0.1, "walk"), silent
-        )
+        descend(walker(), gradient, Schedule(2, 1, 0.1, "walk"))
 
 
 def test_other_errors_of_training_are_not_explained_away():
@@ -170,4 +172,4 @@ def test_other_errors_of_training_are_not_explained_away():
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match=r"^shapes cannot be multiplied"):
-        descend([torch.zeros((), requires_grad=True)], fail, Schedule(2, 1, 0.1, "walk"), silent)
+        descend(walker(), fail, Schedule(2, 1, 0.1, "walk"))

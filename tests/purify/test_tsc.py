@@ -220,7 +220,7 @@ class TestParts:
 
     def test_fitting_the_head_lowers_the_loss(self):
         settings = changed(SMALL, head_steps=15, head_learning_rate=0.01)
-        _, stage = _fit_head(workshop(settings), headless())
+        _, (stage,) = _fit_head(workshop(settings), headless())
         assert stage.loss[1] < stage.loss[0]
 
     def test_fine_tuning_trains_what_a_curve_trains(self):
