@@ -201,3 +201,15 @@ def test_a_missed_gate_leaves_nothing(runs: dict[str, Workload], tmp_path: Path)
     with pytest.raises(GateError):
         start(runs["BadEncoder"], tmp_path / "out", gate=gate, save_every=1e-9)
     assert not (tmp_path / "out").exists()
+
+
+def test_tensorboard_draws_the_losses(runs: dict[str, Workload], tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "out"
+    start(runs["pretrain SimCLR"], out, report_to="tensorboard")
+    events = accumulator.EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    drawn = [event.value for event in events.Scalars("loss/pre-training")]
+    text = (out / "metrics.jsonl").read_text("utf-8")
+    wanted = [json.loads(line)["loss"] for line in text.splitlines()]
+    assert drawn == pytest.approx(wanted)
