@@ -99,6 +99,11 @@ def exhausted(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in told for sign in _EXHAUSTED)
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

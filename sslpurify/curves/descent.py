@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslpurify.compute import Compute, exhausted
+from sslpurify.compute import Compute, exhausted, reason
 from sslpurify.errors import TrainingError
 from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.types import Listener, Piece, State, Step, silent
@@ -211,7 +211,7 @@ def remembering(stage: str) -> Generator[None]:
         if not exhausted(error):
             raise
         raise TrainingError(
-            f"{stage}: memory is exhausted ({str(error).splitlines()[0][:200]}); let fewer images "
+            f"{stage}: memory is exhausted ({reason(error)}); let fewer images "
             "pass at a time, which keeps the loss: --set tsc.micro_batch=64, or half of that; or "
             "give a smaller batch_size"
         ) from error

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sslpurify.compute import CPU, exhausted
+from sslpurify.compute import CPU, exhausted, reason
 from sslpurify.data import ImageSet
 from sslpurify.encoders.encoder import Network
 from sslpurify.errors import TrainingError
@@ -72,13 +72,13 @@ class _Halving:
             except (RuntimeError, MemoryError) as error:
                 if not exhausted(error):
                     raise
-                reason = str(error).splitlines()[0][:200]
+                told = reason(error)
             # Here the failed pass's tensors, which the error held on to, are gone.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             if (size := min(self._most, len(shown))) == 1:
                 raise TrainingError(
-                    f"memory is exhausted by a single image ({reason}); free memory on "
+                    f"memory is exhausted by a single image ({told}); free memory on "
                     f"{self._device}, or run with --device cpu"
                 )
             self._most = size // 2

@@ -31,8 +31,9 @@ class TscSettings(BaseModel):
             that happens late; early features are what a few thousand images cannot teach again.
         steps: Gradient steps per curve.
         batch_size: Images per step.
-        micro_batch: Images that pass through the network at a time; the loss sees the whole batch
-            all the same, in the memory of this many. None: the whole batch.
+        micro_batch: Images that pass through the network at a time, in all processes together; the
+            loss sees the whole batch all the same, in the memory of this many. None: the whole
+            batch.
         learning_rate: Adam's at the first step; cosine decay.
         weight_decay: wd of the term 0.5 · wd · ‖θ(t)‖² in the curve's loss.
         temperature: Of NT-Xent.

@@ -157,13 +157,19 @@ def test_micro_batches_keep_frozen_parameters_without_gradient():
 
 @pytest.mark.parametrize("when", ["gradient", "optimizer"])
 def test_exhausted_memory_ends_training_with_advice_and_the_same_batch(when, monkeypatch):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+    walked_into(error, when, monkeypatch, r"^walk: .*2\.00 GiB\).*--set tsc\.micro_batch=64")
+    walked_into(MemoryError(), when, monkeypatch, r"^walk: .*\(MemoryError\)")
+
+
+def walked_into(error: BaseException, when: str, monkeypatch, told: str) -> None:
     def exhaust(*_: object) -> float:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+        raise error
 
     if when == "optimizer":
         monkeypatch.setattr(torch.optim.Adam, "step", exhaust)
     gradient = exhaust if when == "gradient" else lambda _: 1.0
-    with pytest.raises(TrainingError, match=r"^walk: .*2\.00 GiB\).*--set tsc\.micro_batch=64"):
+    with pytest.raises(TrainingError, match=told):
         descend(walker(), gradient, Schedule(2, 1, 0.1, "walk"))
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sslpurify.data import from_pixels
-from sslpurify.encoders import embed
+from sslpurify.encoders import Network, embed
 from sslpurify.errors import TrainingError
 from tests import pico
 
@@ -63,18 +63,25 @@ def test_the_listener_is_told_every_batch(network):
 
 
 class Small(nn.Module):
-    """A device that holds so many images at once, with the error that says so."""
+    """A backbone on a device that holds so many images at once, with the error that says so."""
 
-    def __init__(self, network: nn.Module, room: int, error: BaseException) -> None:
+    def __init__(self, backbone: nn.Module, room: int, error: BaseException) -> None:
         super().__init__()
-        self.network, self.room, self.error = network, room, error
+        self.backbone, self.room, self.error = backbone, room, error
         self.seen: list[int] = []
 
     def forward(self, images: torch.Tensor):
         self.seen.append(len(images))
         if len(images) > self.room:
             raise self.error
-        return self.network(images)
+        return self.backbone(images)
+
+
+def small(room: int, error: BaseException) -> tuple[Network, list[int]]:
+    """A network with such a backbone, and how many images it was shown each time."""
+    network = pico.encoder().load(pico.state())
+    network.backbone = backbone = Small(network.backbone, room, error)
+    return network, backbone.seen
 
 
 EXHAUSTED = [
@@ -86,23 +93,23 @@ EXHAUSTED = [
 
 
 @pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: type(error).__name__)
-def test_exhausted_memory_halves_the_batch_once_and_for_all(network, expected, error):
-    small, told = Small(network, 3, error), []
-    result = embed(small, IMAGES, batch_size=8, listener=told.append)
+def test_exhausted_memory_halves_the_batch_once_and_for_all(expected, error):
+    (network, seen), told = small(3, error), []
+    result = embed(network, IMAGES, batch_size=8, listener=told.append)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)
-    assert small.seen == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 1]
     assert [(step.step, step.steps, step.images) for step in told] == [(1, 2, 8), (2, 2, 3)]
 
 
-def test_memory_for_no_image_at_all_is_told_with_advice(network):
-    small = Small(network, 0, EXHAUSTED[0])
+def test_memory_for_no_image_at_all_is_told_with_advice():
+    network, seen = small(0, EXHAUSTED[0])
     with pytest.raises(TrainingError, match=r"single image \(CUDA out of memory.*--device cpu"):
-        embed(small, IMAGES, batch_size=4)
-    assert small.seen == [4, 2, 1]
+        embed(network, IMAGES, batch_size=4)
+    assert seen == [4, 2, 1]
 
 
-def test_other_errors_are_no_matter_of_memory(network):
-    small = Small(network, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+def test_other_errors_are_no_matter_of_memory():
+    network, seen = small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        embed(small, IMAGES, batch_size=4)
-    assert small.seen == [4]
+        embed(network, IMAGES, batch_size=4)
+    assert seen == [4]
