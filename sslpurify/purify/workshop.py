@@ -100,7 +100,7 @@ class Workshop:
         """Views of clean images, each a sign of life."""
         for batch in self.clean.statistics(self.settings.statistics_images):
             yield batch
-            self.listener(Step(f"{name} · BatchNorm", 0, 0, len(batch)))
+            self.listener(Step(f"{name} · BatchNorm", 0, 0, 0))
 
     def measure(self, network: Network) -> tuple[float, Float[Tensor, "n d"]]:
         """Label-free loss on clean images, and their embeddings."""

@@ -48,7 +48,8 @@ def test_a_victim_is_kept_with_its_figures_once_it_meets_the_gate(
     assert victim["attack_success_rate"]["value"] >= 0.5
     assert victim["attack_success_rate"]["value"] > clean["attack_success_rate"]["value"]
     assert pico.trees(tmp_path / "out") == {
-        *("config.yaml", "encoder.victim.json", "encoder.victim.safetensors", "report.json")
+        *("config.yaml", "encoder.victim.json", "encoder.victim.safetensors", "report.json"),
+        *("run.json", "metrics.jsonl", "log.txt"),
     }
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["origin"]["data"]["images"] == 24
