@@ -94,7 +94,7 @@ def test_sigkill_at_any_moment(
         assert results(out) == wanted, number
         assert not (out / "state").exists()
         assert not list(out.rglob(".*"))
-    assert killed >= KILLS // 2  # the clock runs a little ahead of some
+    assert killed >= KILLS // 4  # the first run, which the clock was set by, is the slowest
 
 
 @pytest.mark.slow
