@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from sslpurify.attacks.triggers import Trigger
 from sslpurify.compute import Compute
 from sslpurify.curves import Schedule, cosine, descend
-from sslpurify.data import ImageSet, ViewSettings, augment, epoch_batches
+from sslpurify.data import ImageSet, ViewSettings, augment, step_batch
 from sslpurify.encoders import Encoder, Network, embed
 from sslpurify.errors import DataError
 from sslpurify.journal import FORGETFUL, Journal
@@ -120,15 +119,11 @@ def attack(
     reference = reference.to(compute.device)
     goal = _goal(compute.place(encoder.load(state)), shadow, reference, compute, listener)
     network = compute.place(encoder.load(state))
-    per_epoch = math.ceil(len(shadow) / settings.batch_size)
-
-    @lru_cache(maxsize=1)
-    def epoch(number: int) -> list[Tensor]:
-        size = settings.batch_size
-        return list(epoch_batches(len(shadow), size, seed, _STAGE, number, drop_last=False))
+    steps = settings.epochs * math.ceil(len(shadow) / settings.batch_size)
 
     def rows(step: int) -> Tensor:
-        return epoch(step // per_epoch)[step % per_epoch]
+        size = settings.batch_size
+        return step_batch(len(shadow), size, seed, _STAGE, step, drop_last=False)
 
     def gradient(step: int) -> float:
         batch = rows(step)
@@ -143,7 +138,7 @@ def attack(
     descend(
         _optimizer(network, settings),
         gradient,
-        _schedule(settings, settings.epochs * per_epoch),
+        _schedule(settings, steps),
         blame=lambda step: f"it showed: {shadow.named(rows(step))}",
         journal=journal,
         listener=listener,

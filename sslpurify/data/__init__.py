@@ -8,6 +8,7 @@ from sslpurify.data.images import (
     epoch_batches,
     from_pixels,
     read_labelled,
+    step_batch,
     subset,
 )
 from sslpurify.data.pairs import CaptionedImages, PairsKind, pairs_kind, read_pairs
@@ -53,6 +54,7 @@ __all__ = [
     "read_pairs",
     "read_templates",
     "render",
+    "step_batch",
     "subset",
     "vocabulary",
 ]

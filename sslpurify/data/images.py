@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -64,6 +65,11 @@ class ImageSet:
 
     def digest(self) -> str:
         """SHA-256 of all pixels in order: the same for the same images wherever they lie."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        """Once: a set that is not in memory is decoded for it."""
         total = hashlib.sha256(f"{len(self)} {self.size}\n".encode())
         for rows in torch.arange(len(self)).split(max(1, _CHUNK // (3 * self.size**2))):
             total.update(self._rows(rows).contiguous().numpy().data)
@@ -174,6 +180,27 @@ def _require_classes(folder: Path, names: Sequence[str], wanted: Sequence[str]) 
             f"{printable(folder)} differs in its classes from the images it is measured with: "
             f"{'; '.join(told)}. Labels go by the folders' names: give both the same class folders"
         )
+
+
+def step_batch(
+    count: int, batch_size: int, seed: int, stream: str, step: int, *, drop_last: bool = True
+) -> Int64[Tensor, " b"]:
+    """The indices of one step, from 0, over epochs of `epoch_batches`, which see for the arguments.
+
+    Raises:
+        ConfigError: As `epoch_batches`.
+        DataError: As `epoch_batches`.
+    """
+    per_epoch = count // batch_size if drop_last else -(-count // batch_size)
+    epoch, place = divmod(step, max(1, per_epoch))
+    return _epoch(count, batch_size, seed, stream, epoch, drop_last=drop_last)[place]
+
+
+@lru_cache(maxsize=2)
+def _epoch(
+    count: int, batch_size: int, seed: int, stream: str, epoch: int, *, drop_last: bool
+) -> tuple[Tensor, ...]:
+    return tuple(epoch_batches(count, batch_size, seed, stream, epoch, drop_last=drop_last))
 
 
 def epoch_batches(

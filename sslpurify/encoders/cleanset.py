@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from sslpurify.compute import Compute
 from sslpurify.curves.descent import Batch, Objective, remembering
-from sslpurify.data import ImageSet, ViewSettings, draw, epoch_batches, render, subset
+from sslpurify.data import ImageSet, ViewSettings, draw, render, step_batch, subset
 from sslpurify.encoders.encoder import Output
 from sslpurify.encoders.guides import Guide
 from sslpurify.errors import ConfigError, DataError
@@ -110,8 +110,7 @@ class CleanSet:
             return float(batch.loss(Output(*rows)))
 
     def _indices(self, stage: str, step: int) -> Tensor:
-        number, within = divmod(step, self.steps_per_epoch)
-        return _epoch(len(self.images), self.batch_size, self.seed, stage, number)[within]
+        return step_batch(len(self.images), self.batch_size, self.seed, stage, step)
 
     def _some(self, count: int) -> Tensor:
         order = torch.randperm(len(self.images), generator=generator(self.seed, "some"))
@@ -143,11 +142,6 @@ class CleanSet:
             draw(self.views, len(indices), height, width, draws) for _ in range(self.guide.views)
         )
         return torch.cat([render(images, view.rows(span)) for view in drawn])
-
-
-@lru_cache(maxsize=2)
-def _epoch(count: int, size: int, seed: int, stage: str, number: int) -> list[Tensor]:
-    return list(epoch_batches(count, size, seed, stage, number))
 
 
 def _finite(outputs: Output, views: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslpurify.compute import PLAIN, Compute
 from sslpurify.curves import Schedule, cosine, descend, reestimate
-from sslpurify.data import CaptionedImages, ViewSettings, augment, epoch_batches
+from sslpurify.data import CaptionedImages, ViewSettings, augment, step_batch
 from sslpurify.encoders import Encoder, Network, TextTower
 from sslpurify.encoders.text import Tokenize
 from sslpurify.errors import DataError
@@ -134,14 +134,9 @@ def _gradient(
 ) -> Callable[[int], float]:
     """The gradient of a step, in both towers."""
     tokens_of = _remembered(tokenize)
-    per_epoch = len(pairs) // settings.batch_size
-
-    @lru_cache(maxsize=1)
-    def epoch(number: int) -> list[Tensor]:
-        return list(epoch_batches(len(pairs), settings.batch_size, seed, stage, number))
 
     def gradient(step: int) -> float:
-        batch = epoch(step // per_epoch)[step % per_epoch]
+        batch = step_batch(len(pairs), settings.batch_size, seed, stage, step)
         draws = generator(seed, stage, "views", step)
         views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
         if retouch is not None:

@@ -85,7 +85,7 @@ class CoMoments:
         everyone = processes.gather(
             torch.cat([samples, *(each.reshape(-1) for each in mine)])[None]
         )
-        for each in (*mine,):
+        for each in mine:
             each.zero_()
         self._samples = 0
         for seen in everyone:
