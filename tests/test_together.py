@@ -14,8 +14,8 @@ from tests import pico, together
 pytestmark = pytest.mark.slow  # two processes are started, once
 COUNT = 2
 GUIDES = list(together.guides())
-EXACT, ROUNDED = 1e-9, 1e-6
-"""Relative L2 distances of gradients: of float64 networks, of float32 ones."""
+ROUNDED = 1e-6
+"""Relative L2 distance of gradients: losses are computed in float32 (a rounding is 6e-8)."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(many, alone, guide, mod
     assert len(gradients) >= 60
     for found in many:
         assert found["losses"][label][0] == pytest.approx(loss, rel=1e-6)
-        assert apart(found["losses"][label][1], gradients) < EXACT
+        assert apart(found["losses"][label][1], gradients) < ROUNDED
     bits = {digest(found["losses"][label][1]) for found in many}
     assert len(bits) == 1, "processes would drift apart"
 
