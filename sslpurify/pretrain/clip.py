@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
@@ -97,11 +98,10 @@ def train_clip(
     _modes(network, tower, settings)
     optimizer = _optimizer(network, tower, settings)
     optimizer.register_step_post_hook(partial(_limit, tower))
+    lessons = _Lessons(pairs, settings, retouch, seed, stage, compute)
     descend(
         optimizer,
-        _gradient(
-            encoder.text.tokenize, network, tower, pairs, settings, seed, stage, retouch, compute
-        ),
+        lessons.gradient(network, tower, _remembered(encoder.text.tokenize)),
         Schedule(
             settings.epochs * (count // size),
             size,
@@ -112,42 +112,60 @@ def train_clip(
             ),
         ),
         buffers=dict(network.named_buffers()),
+        blame=lambda step: f"it showed: {pairs.images.named(lessons.shown(step))}",
         journal=journal,
         listener=listener,
     )
     if not settings.frozen_batchnorm:
-        reestimate(network, _statistics(pairs, settings, retouch, seed, compute), compute)
+        reestimate(network, lessons.statistics(), compute)
     text = {name: t.detach().cpu().clone() for name, t in tower.state_dict().items()}
     return network.weights(), text
 
 
-def _gradient(
-    tokenize: Tokenize,
-    network: Network,
-    tower: TextTower,
-    pairs: CaptionedImages,
-    settings: ClipSettings,
-    seed: int,
-    stage: str,
-    retouch: Retouch | None,
-    compute: Compute,
-) -> Callable[[int], float]:
-    """The gradient of a step, in both towers."""
-    tokens_of = _remembered(tokenize)
+@dataclass(frozen=True, eq=False)
+class _Lessons:
+    """What a step shows: a function of its number."""
 
-    def gradient(step: int) -> float:
-        batch = step_batch(len(pairs), settings.batch_size, seed, stage, step)
-        draws = generator(seed, stage, "views", step)
-        views = augment(pairs.images.batch(batch).to(compute.device), settings.views, draws)
-        if retouch is not None:
-            views = retouch(views, batch)
-        tokens = tokens_of(_said(pairs, batch, draws)).to(compute.device)
-        with compute.autocast():
-            loss = _loss(network(views).embedding, tower(tokens), tower)
-        loss.backward()
-        return float(loss.detach())
+    pairs: CaptionedImages
+    settings: ClipSettings
+    retouch: Retouch | None
+    seed: int
+    stage: str
+    compute: Compute
 
-    return gradient
+    def shown(self, step: int) -> Int64[Tensor, " b"]:
+        size = self.settings.batch_size
+        return step_batch(len(self.pairs), size, self.seed, self.stage, step)
+
+    def gradient(
+        self, network: Network, tower: TextTower, tokenize: Tokenize
+    ) -> Callable[[int], float]:
+        """The gradient of a step, in both towers."""
+
+        def gradient(step: int) -> float:
+            batch = self.shown(step)
+            draws = generator(self.seed, self.stage, "views", step)
+            views = self._views(batch, draws)
+            tokens = tokenize(_said(self.pairs, batch, draws)).to(self.compute.device)
+            with self.compute.autocast():
+                loss = _loss(network(views).embedding, tower(tokens), tower)
+            loss.backward()
+            return float(loss.detach())
+
+        return gradient
+
+    def statistics(self) -> Iterator[Tensor]:
+        """Views that BatchNorm statistics are measured on."""
+        order = torch.randperm(len(self.pairs), generator=generator(self.seed, "statistics"))
+        for number, some in enumerate(order[:5000].split(self.settings.batch_size)):
+            if len(some) == 1:  # a batch of one has no variance where layers see single pixels
+                return
+            yield self._views(some, generator(self.seed, "statistics", number))
+
+    def _views(self, batch: Int64[Tensor, " b"], draws: torch.Generator) -> Tensor:
+        images = self.pairs.images.batch(batch).to(self.compute.device)
+        views = augment(images, self.settings.views, draws)
+        return views if self.retouch is None else self.retouch(views, batch)
 
 
 def _modes(network: Network, tower: TextTower, settings: ClipSettings) -> None:
@@ -203,19 +221,3 @@ def _optimizer(network: Network, tower: TextTower, settings: ClipSettings) -> to
 @torch.no_grad()
 def _limit(tower: TextTower, *_: object) -> None:
     tower.logit_scale.clamp_(0, _MOST)
-
-
-def _statistics(
-    pairs: CaptionedImages,
-    settings: ClipSettings,
-    retouch: Retouch | None,
-    seed: int,
-    compute: Compute,
-) -> Iterator[Tensor]:
-    order = torch.randperm(len(pairs), generator=generator(seed, "statistics"))
-    for number, some in enumerate(order[:5000].split(settings.batch_size)):
-        if len(some) == 1:  # a batch of one has no variance where layers see single pixels
-            return
-        draws = generator(seed, "statistics", number)
-        views = augment(pairs.images.batch(some).to(compute.device), settings.views, draws)
-        yield views if retouch is None else retouch(views, some)

@@ -1,3 +1,4 @@
+import re
 from functools import cache
 
 import pytest
@@ -136,5 +137,6 @@ def test_views_are_retouched_with_the_rows_they_are_of():
 def test_what_cannot_be_trained_is_said():
     with pytest.raises(DataError, match="24 pairs do not fill one batch of 25"):
         train(settings=changed(batch_size=25))
-    with pytest.raises(TrainingError, match=r"training: the loss is nan at step \d of 3"):
+    with pytest.raises(TrainingError, match=r"training: the loss is nan at step \d of 3") as told:
         train(settings=changed(learning_rate=1e30))
+    assert re.search(r"it showed: (image \d+(, )?){8}$", str(told.value))
