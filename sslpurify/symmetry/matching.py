@@ -119,7 +119,7 @@ def match(spec: PermutationSpec, correlations: Correlations, sense: Sense) -> Pe
         ConfigError: If the correlations lack a group of ``spec``.
     """
     _require_fit(spec, correlations)
-    matrices = dict(correlations.matrices)
+    matrices = _copied(correlations)
     steps: list[tuple[Group, Tensor]] = []
     for position, group in enumerate(spec.groups):
         scores = unit_scores(group, spec.groups[position + 1 :], matrices, sense)
@@ -135,7 +135,7 @@ def similarity(correlations: Correlations, permutation: Permutation) -> dict[str
     Returns:
         Values in [-1, 1] by group name; dead channels count as 0.
     """
-    matrices = dict(correlations.matrices)
+    matrices = _copied(correlations)
     for group, order in permutation.steps:
         _move_columns(matrices, group, order)
     return {group.name: _agreement(group, matrices) for group, _ in permutation.steps}
@@ -221,12 +221,15 @@ def _require_fit(spec: PermutationSpec, correlations: Correlations) -> None:
                 )
 
 
-def _move_columns(matrices: dict[Probe, Tensor], group: Group, order: Tensor) -> None:
+def _copied(correlations: Correlations) -> dict[Probe, Tensor]:
+    return {probe: matrix.clone() for probe, matrix in correlations.matrices.items()}
+
+
+def _move_columns(matrices: Mapping[Probe, Tensor], group: Group, order: Tensor) -> None:
     """Reorder a group in the correlations as it is reordered in the network to be permuted."""
     for view in group.probes:
-        matrix = matrices[view.probe]
-        columns = axis_order(matrix.shape[1], view.offset, view.block, order)
-        matrices[view.probe] = matrix[:, columns]
+        units = matrices[view.probe][:, view.offset : view.offset + group.size * view.block]
+        units.copy_(units[:, axis_order(units.shape[1], 0, view.block, order)])
 
 
 def _agreement(group: Group, matrices: Mapping[Probe, Tensor]) -> float:
