@@ -1,11 +1,11 @@
 """The processes that share a piece of work, as ``torchrun`` starts them.
 
 All of them run the same program on the same inputs and draw the same random numbers; what is split
-among them are the rows of a batch. Every method here but `Processes.span` and
-`Processes.lengths` is
-collective: all processes must call it, in the same order.
+among them are the rows of a batch. Every method here but `Processes.span` and `Processes.lengths`
+is collective: all processes must call it, in the same order.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,6 +105,8 @@ ALONE = Processes()
 def join(device: str) -> Processes:
     """The processes that ``torchrun`` started this one among; joins them at the first call.
 
+    The group is left when the program ends, or by `leave`.
+
     Args:
         device: ``cpu`` or ``cuda``. Tensors on a CPU travel by gloo, those on GPUs by NCCL.
 
@@ -123,6 +125,7 @@ def join(device: str) -> Processes:
         raise ConfigError(
             f"{count} processes cannot find each other ({error}); start them with torchrun"
         ) from error
+    atexit.register(leave)
     return Processes(rank, count)
 
 

@@ -72,6 +72,8 @@ def _how_to_go_on() -> str:
     words = sys.argv[1:]
     if not words or words[0] not in _RESUMABLE:
         return ""
+    if "RANK" in os.environ:
+        return "; go on with: the same torchrun command and --resume"
     again = words if "--resume" in words else [*words, "--resume"]
     return f"; go on with: {shlex.join(['sslpurify', *again])}"
 

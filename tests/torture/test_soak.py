@@ -12,7 +12,7 @@ from tests.torture.workloads import run, workloads
 
 STEPS, STAGE = 2000, "round 1 · stage 1"
 SLACK = 8 * 2**20
-"""Bytes that the allocator may keep; a batch of 8 images in two views is 48 KiB, a state 0.4 MiB."""
+"""Bytes that the allocator may keep: a batch in two views is 48 KiB, a state 0.4 MiB."""
 
 
 def main(folder: str) -> None:
@@ -23,7 +23,8 @@ def main(folder: str) -> None:
             return
         if step.step % 100 == 0:
             resident = re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())
-            print(int(resident[1]) * 1024, flush=True)
+            sys.stdout.write(f"{int(resident[1]) * 1024}\n")
+            sys.stdout.flush()
         if step.step == STEPS:
             os._exit(0)
 
