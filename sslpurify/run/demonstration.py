@@ -15,7 +15,7 @@ from sslpurify.journal import FORGETFUL
 from sslpurify.probes import ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
-from sslpurify.run.answer import Answer
+from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import run_directory, unused
 from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
@@ -47,7 +47,7 @@ def demo(
         listener: Told about every step.
         embedded: The folder that comes with the package.
     """
-    started = time.monotonic()
+    started, compute = time.monotonic(), choose(device)
     out = out or unused(Path("runs/demo"))
     flags = {"checkpoint": embedded / "victim.safetensors", "seed": seed, "device": device}
     recipe = load(DemoRecipe, embedded / "demo.yaml", flags=flags)
@@ -65,13 +65,12 @@ def demo(
         ProbeSettings(knn=recipe.knn),
         seed,
     )
-    compute = choose(device)
 
     def rows(which: Which, state: State, encoder: Encoder) -> list[Row]:
         seen = see(encoder.load(state), bench, compute, which, run.listener)
         return rows_of(which, measure(seen, bench, ["knn"]), bench)
 
-    with run_directory(out, listener=listener, resume=False) as run:
+    with run_directory(out, listener=listener, resume=False, processes=compute.processes) as run:
         before = rows("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
         purified, data = purify_into(
@@ -80,6 +79,8 @@ def demo(
         after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
         reference = rows("reference", completed(other, clean), other)
+    if run.follows:
+        return FOLLOWER
     evaluation = Evaluation(
         (*before, *after, *reference), bench.protocol, time.monotonic() - started
     )
