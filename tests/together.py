@@ -23,9 +23,7 @@ from sslpurify.encoders import (
     Encoder,
     Guide,
     Output,
-    Prompts,
     by_captions,
-    by_soft_captions,
     by_views,
     embed,
 )
@@ -58,17 +56,10 @@ def guides() -> dict[str, Guide]:
     draws = generator(0, "text")
     said = F.normalize(torch.randn(2 * COUNT, ENCODER.embedding_dim, generator=draws), dim=1)
     choices = torch.arange(2 * COUNT).view(COUNT, 2)
-    targets = torch.rand(COUNT, 2 * COUNT, generator=draws)
     return {
         "views": by_views(0.5),
         "captions": by_captions(Captions(said, choices, scale=20.0)),
         "biased captions": by_captions(Captions(said, choices, scale=10.0, bias=-3.0)),
-        "soft captions": by_soft_captions(
-            Prompts(said, 5.0),
-            targets / targets.sum(1, keepdim=True),
-            temperature=0.5,
-            contrast=1.0,
-        ),
     }
 
 

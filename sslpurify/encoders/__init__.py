@@ -9,7 +9,6 @@ from sslpurify.encoders.guides import (
     Guide,
     Prompts,
     by_captions,
-    by_soft_captions,
     by_views,
 )
 from sslpurify.encoders.head import HeadLayout, default_head
@@ -36,7 +35,6 @@ __all__ = [
     "Transform",
     "asks_activation",
     "by_captions",
-    "by_soft_captions",
     "by_views",
     "candidates",
     "create",

@@ -1,4 +1,4 @@
-"""The label-free losses of the families: two views, an image and its caption, soft captions."""
+"""The label-free losses of the families: two views, an image and its caption."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslpurify.encoders.encoder import Output
-from sslpurify.losses import info_nce, nt_xent, siglip, soft_targets
+from sslpurify.losses import info_nce, nt_xent, siglip
 
 GuideLoss = Callable[[Sequence[Output], Tensor, torch.Generator], Tensor]
 """(what the network made of b images, by view; which images of the set they are; a generator for
@@ -54,19 +54,28 @@ class Captions:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """What the frozen text tower makes of prompts that any image can be compared with.
+    """What the frozen text tower makes of prompts that any image can be described by.
 
     Args:
         embeddings: Of length 1.
-        scale: Of the similarities: exp of the model's ``logit_scale``.
+        scale: As of captions.
+        bias: As of captions.
     """
 
     embeddings: Float[Tensor, "v d"]
     scale: float
+    bias: float | None = None
 
-    def targets(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-        """Each image's distribution over the prompts: a softmax of scaled cosine similarities."""
-        return (self.scale * F.normalize(embeddings, dim=1) @ self.embeddings.T).softmax(1)
+    def nearest(self, images: Float[Tensor, "n d"], count: int) -> Captions:
+        """Pseudo-captions: the ``count`` prompts that each image is most similar to.
+
+        Args:
+            images: Their embeddings by the encoder that is to be purified; any length.
+            count: At least 1; at most as many as there are prompts are taken.
+        """
+        similarities = F.normalize(images, dim=1) @ self.embeddings.T
+        choices = similarities.topk(min(count, len(self.embeddings)), dim=1).indices
+        return Captions(self.embeddings, choices, self.scale, self.bias)
 
 
 def by_views(temperature: float) -> Guide:
@@ -90,30 +99,3 @@ def by_captions(captions: Captions) -> Guide:
         return siglip(embedding, said, captions.scale, captions.bias)
 
     return Guide(1, loss)
-
-
-def by_soft_captions(
-    prompts: Prompts, targets: Float[Tensor, "n v"], *, temperature: float, contrast: float
-) -> Guide:
-    """For images without captions: their own similarities to many prompts take the captions' place.
-
-    NT-Xent of two views trains the image tower, and each view's distribution over the prompts is
-    held to what the input encoder says of the plain image: that keeps the tower in the text tower's
-    coordinates.
-
-    Args:
-        prompts: What images are compared with.
-        targets: Each image's distribution over the prompts, by the input encoder.
-        temperature: Of NT-Xent.
-        contrast: Weight of NT-Xent, against 1 for the prompts.
-    """
-    apart = nt_xent(temperature)
-
-    def loss(outputs: Sequence[Output], indices: Tensor, _: torch.Generator) -> Tensor:
-        first, second = outputs
-        device = first.embedding.device
-        wanted, shown = targets[indices].to(device), prompts.embeddings.to(device)
-        held = [soft_targets(view.embedding, shown, wanted, prompts.scale) for view in outputs]
-        return (held[0] + held[1]) / 2 + contrast * apart(first.projection, second.projection)
-
-    return Guide(2, loss)

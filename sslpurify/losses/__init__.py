@@ -1,5 +1,5 @@
 """Label-free losses, taken from the libraries that users train with."""
 
-from sslpurify.losses.contrastive import Loss, info_nce, nt_xent, siglip, soft_targets
+from sslpurify.losses.contrastive import Loss, info_nce, nt_xent, siglip
 
-__all__ = ["Loss", "info_nce", "nt_xent", "siglip", "soft_targets"]
+__all__ = ["Loss", "info_nce", "nt_xent", "siglip"]

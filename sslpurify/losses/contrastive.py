@@ -73,28 +73,6 @@ def siglip(
     )
 
 
-def soft_targets(
-    embeddings: Float[Tensor, "n d"],
-    prompts: Float[Tensor, "v d"],
-    targets: Float[Tensor, "n v"],
-    scale: float,
-) -> Float[Tensor, ""]:
-    """Cross-entropy between targets over prompts and an image's own softmax over the same prompts.
-
-    Args:
-        embeddings: Of images; any length.
-        prompts: Of the prompts, of length 1.
-        targets: Each row a distribution over the prompts.
-        scale: Multiplies the cosine similarities.
-
-    Returns:
-        The mean over the images, computed in float32.
-    """
-    with torch.autocast(embeddings.device.type, enabled=False):
-        logits = scale * _unit(embeddings.float()) @ prompts.T
-        return F.cross_entropy(logits, targets)
-
-
 def _in_float32(criterion: Callable[[Tensor, Tensor], Tensor], name: str) -> Loss:
     def loss(first: Tensor, second: Tensor) -> Tensor:
         if len(first) < 2:

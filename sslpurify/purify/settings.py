@@ -37,7 +37,8 @@ class TscSettings(BaseModel):
         learning_rate: Adam's at the first step; cosine decay.
         weight_decay: wd of the term 0.5 · wd · ‖θ(t)‖² in the curve's loss.
         temperature: Of NT-Xent.
-        contrast: Weight of NT-Xent beside the soft captions, for a CLIP with images alone.
+        pseudo_captions: For a CLIP and images without captions: how many prompts, those that the
+            suspect itself finds nearest to an image, take the place of its captions.
         t_misaligned: Where on the first curve of a round the point is taken, in (0, 1): from the
             suspect at 0 to its misaligned copy at 1, so that 0.5 is farthest from both.
         t_aligned: Where on the second curve, in (0, 1): from the suspect at 0, aligned to the first
@@ -70,7 +71,7 @@ class TscSettings(BaseModel):
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.5, gt=0)
-    contrast: float = Field(default=1.0, ge=0)
+    pseudo_captions: int = Field(default=5, ge=1)
     t_misaligned: float = Field(default=0.5, gt=0, lt=1)
     t_aligned: float = Field(default=0.7, gt=0, lt=1)
     match_images: int = Field(default=1000, ge=2)

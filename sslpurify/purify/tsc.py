@@ -22,7 +22,6 @@ from sslpurify.encoders import (
     Network,
     Prompts,
     by_captions,
-    by_soft_captions,
     by_views,
     default_head,
     embed,
@@ -73,7 +72,7 @@ def purify(
         TrainingError: A loss is not finite.
     """
     settings = resolved(settings or TscSettings(), encoder.family)
-    if encoder.head is None and not isinstance(text, Captions):
+    if encoder.head is None and text is None:
         encoder = replace(encoder, head=default_head(encoder.embedding_dim))
     guide = _guide(encoder, state, images, settings, text, compute, listener)
     clean = CleanSet(
@@ -140,14 +139,9 @@ def _guide(
         device=compute.device,
         processes=compute.processes,
         listener=listener,
-        stage="soft captions",
+        stage="pseudo-captions",
     )
-    return by_soft_captions(
-        text,
-        text.targets(seen),
-        temperature=settings.temperature,
-        contrast=settings.contrast,
-    )
+    return by_captions(text.nearest(seen, settings.pseudo_captions))
 
 
 def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:

@@ -166,7 +166,7 @@ def text_of(
     embeddings = embed_captions(
         tower, encoder.text.tokenize, prompts, device=compute.device, listener=listener
     )
-    return Prompts(embeddings, tower.scale)
+    return Prompts(embeddings, tower.scale, tower.bias)
 
 
 def require_batch(images: ImageSet, recipe: Pairs, needed: int, key: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sslpurify.encoders import Captions, Output, Prompts, by_captions, by_soft_captions, by_views
+from sslpurify.encoders import Captions, Output, Prompts, by_captions, by_views
 from sslpurify.losses import nt_xent
 from sslpurify.rng import generator
 
@@ -79,35 +79,12 @@ def test_captions_with_a_bias_give_the_sigmoid_loss():
     assert value == pytest.approx(sum(terms) / 4, rel=1e-5)
 
 
-def test_targets_are_each_image_s_own_softmax_over_the_prompts():
-    prompts = Prompts(EMBEDDED, 7.0)
-    seen = rows(3, seed=9)
-    found = prompts.targets(seen)
-    for row, scores in zip(found, cosines(seen, EMBEDDED.double()), strict=True):
-        assert row.tolist() == pytest.approx(softmax([7 * score for score in scores]), rel=1e-4)
-
-
-@pytest.mark.parametrize("contrast", [0.0, 0.5])
-def test_soft_captions_hold_both_views_to_the_targets(contrast):
-    prompts, views = Prompts(EMBEDDED, 7.0), [output(seed=1), output(seed=2)]
-    targets = prompts.targets(rows(5, seed=3))
-    guide = by_soft_captions(prompts, targets, temperature=0.3, contrast=contrast)
-    value = float(guide.loss(views, INDICES, generator(0)))
-    held = 0.0
-    for view in views:
-        for row, index in zip(cosines(view.embedding, EMBEDDED.double()), INDICES, strict=True):
-            shares = softmax([7 * score for score in row])
-            wanted = targets[index].tolist()
-            held -= sum(w * math.log(s) for w, s in zip(wanted, shares, strict=True)) / 8
-    apart = float(nt_xent(0.3)(views[0].projection, views[1].projection))
-    assert guide.views == 2
-    assert value == pytest.approx(held + contrast * apart, rel=1e-5)
-
-
-def test_an_image_that_is_as_it_was_is_at_the_minimum_of_its_soft_captions():
-    prompts, embedding = Prompts(EMBEDDED, 7.0), rows(4, seed=3).requires_grad_()
-    targets = prompts.targets(embedding.detach())
-    guide = by_soft_captions(prompts, targets, temperature=0.3, contrast=0.0)
-    view = Output(embedding, rows(4, 3))
-    guide.loss([view, view], torch.arange(4), generator(0)).backward()
-    assert embedding.grad.abs().max() < 1e-6
+@pytest.mark.parametrize("bias", [None, -3.0])
+def test_pseudo_captions_are_the_nearest_prompts(bias):
+    prompts, seen = Prompts(EMBEDDED, 7.0, bias), 5 * rows(3, seed=9)
+    found = prompts.nearest(seen, 2)
+    assert (found.embeddings is EMBEDDED, found.scale, found.bias) == (True, 7.0, bias)
+    for choices, scores in zip(found.choices, cosines(seen, EMBEDDED.double()), strict=True):
+        order = sorted(range(len(scores)), key=lambda row: -scores[row])
+        assert choices.tolist() == order[:2]
+    assert prompts.nearest(seen, 99).choices.shape == (3, len(EMBEDDED))

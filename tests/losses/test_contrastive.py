@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightly.loss import NTXentLoss
 
-from sslpurify.losses import info_nce, nt_xent, siglip, soft_targets
+from sslpurify.losses import info_nce, nt_xent, siglip
 
 
 def projections(count: int, length: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,17 +138,6 @@ def test_info_nce_and_siglip_are_the_papers(count, scale):
     for bias in (-10.0, 0.0):
         expected = slow_siglip(pair, scale, bias)
         assert float(siglip(*pair, scale, bias)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_targets_over_prompts_are_a_cross_entropy():
-    images, prompts = projections(4)
-    prompts = torch.nn.functional.normalize(prompts, dim=1)
-    targets = torch.rand(4, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
-    expected = 0.0
-    for row, wanted in zip(unit_products((images, prompts)), targets.tolist(), strict=True):
-        total = math.log(sum(math.exp(9 * score) for score in row))
-        expected += sum(w * (total - 9 * s) for w, s in zip(wanted, row, strict=True)) / 4
-    assert float(soft_targets(images, prompts, targets, 9.0)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("length", [1e-4, 1.0, 1e4])

@@ -26,7 +26,7 @@ def test_frozen_and_strict():
         ("learning_rate", 0),
         ("weight_decay", -1),
         ("temperature", 0),
-        ("contrast", -1),
+        ("pseudo_captions", 0),
         ("t_aligned", 0),
         ("t_misaligned", 1),
         ("match_images", 1),
