@@ -164,6 +164,10 @@ def evaluate(
             "--probe", help="knn, linear, mlp, zeroshot; several by commas.  [default: knn]"
         ),
     ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Images of each class that the probes learn from.  [default: all]"),
+    ] = None,
     classnames: Annotated[
         str | None,
         typer.Option(help="For zeroshot: a set's name (cifar10, ...) or a file, a name a line."),

@@ -1,6 +1,7 @@
 """Probes: what a downstream task would make of an encoder's embeddings, as rates with intervals."""
 
-from sslpurify.probes.knn import KnnSettings, knn_predict
+from sslpurify.probes.fewshot import draw_shots
+from sslpurify.probes.knn import KnnSettings, knn_predict, require_neighbours
 from sslpurify.probes.linear import LinearSettings, linear_predict
 from sslpurify.probes.metrics import (
     Gate,
@@ -32,6 +33,7 @@ __all__ = [
     "attack_success_rate",
     "class_embedding",
     "clean_accuracy",
+    "draw_shots",
     "knn_predict",
     "linear_predict",
     "mlp_predict",
@@ -39,6 +41,7 @@ __all__ = [
     "per_class_accuracy",
     "predict",
     "require_gate",
+    "require_neighbours",
     "wilson",
     "zeroshot_predict",
 ]

@@ -188,6 +188,8 @@ class EvaluateRecipe(Measuring):
         trigger: A built-in trigger's name, or a file: npz, picture or YAML.
         target: The class that triggered images are pulled to; comes with ``trigger``.
         probes: The probes, in the order of the table.
+        shots: Images of each class, drawn by the seed, that the probes learn from; None: all of
+            ``train``.
     """
 
     verb: Literal["evaluate"] = "evaluate"
@@ -199,6 +201,7 @@ class EvaluateRecipe(Measuring):
     probes: Annotated[tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)] = (
         "knn",
     )
+    shots: Count | None = None
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

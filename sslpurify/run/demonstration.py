@@ -16,9 +16,10 @@ from sslpurify.probes import ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
 from sslpurify.report import Evaluation, Row, Which, evaluation_table
 from sslpurify.run.answer import Answer
+from sslpurify.run.bench import Bench, class_index, see
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import run_directory, unused
-from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
+from sslpurify.run.evaluation import measure, rows_of
 from sslpurify.run.loading import completed, encoder_of, read_weights
 from sslpurify.run.purification import purify_into, settled
 from sslpurify.types import Listener, State

@@ -16,10 +16,11 @@ from sslpurify.probes import require_gate
 from sslpurify.recipe import AttackRecipe
 from sslpurify.report import Evaluation, evaluation_table
 from sslpurify.run.answer import FOLLOWER, Answer
+from sslpurify.run.bench import Bench, Features, needed, see, set_up
 from sslpurify.run.classes import class_embeddings, prompts_of
 from sslpurify.run.clean import Clean, read_clean
 from sslpurify.run.directory import run_directory
-from sslpurify.run.evaluation import Bench, Features, measure, needed, rows_of, see, set_up
+from sslpurify.run.evaluation import measure, rows_of
 from sslpurify.run.loading import (
     Weights,
     completed,

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslpurify.errors import ConfigError
+from sslpurify.errors import ConfigError, DataError
 from sslpurify.probes import Measurement, wilson
 from sslpurify.recipe import EvaluateRecipe
 from sslpurify.recipe.reading import validate
 from sslpurify.run import evaluate
-from sslpurify.run.evaluation import class_index, rows_of, set_up
+from sslpurify.run.bench import class_index, needed, set_up
+from sslpurify.run.evaluation import rows_of
 from sslpurify.types import Step, silent
 from tests import pico
 from tests.conftest import Files
@@ -67,3 +68,19 @@ def test_a_head_in_one_file_and_not_in_the_other_changes_nothing(
     answer = evaluate(recipe(files, before=with_head), silent)
     before, after = answer.data["results"]
     assert before["clean_accuracy"] == after["clean_accuracy"]
+
+
+def test_few_shots_are_what_every_probe_learns_from(files: Files) -> None:
+    steps: list[Step] = []
+    few = recipe(files, probes="knn,linear,mlp", shots=2, knn={"k": 6}, mlp={"epochs": 1})
+    assert len(evaluate(few, steps.append).data["results"]) == 3
+    assert sum(step.images for step in steps if step.stage == "after · bank") == 6
+    bench = set_up(few, pico.SIZE, ["knn"], silent).few(2)
+    assert torch.bincount(needed(bench.bank, "a bank").labels).tolist() == [2, 2, 2]
+
+
+def test_more_neighbours_than_a_bank_are_refused_before_anything_is_embedded(files: Files) -> None:
+    steps: list[Step] = []
+    with pytest.raises(DataError, match=r"k = 5 .* holds 3 images: take a smaller k \(knn.k\)"):
+        evaluate(recipe(files, shots=1), steps.append)
+    assert not [step for step in steps if step.stage.startswith("after")]
