@@ -175,6 +175,9 @@ def evaluate(
     prompt_templates: Annotated[
         str | None, typer.Option(help="For zeroshot: a set's name or a file, a template a line.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the rates of every class, too.")
+    ] = False,
     protocol: Annotated[
         str | None, typer.Option(help="exclude-target or all.  [default: exclude-target]")
     ] = None,
@@ -202,7 +205,7 @@ def evaluate(
         from sslpurify import recipe, run
 
         wanted = recipe.load(recipe.EvaluateRecipe, config, settings=settings or (), flags=flags)
-        show(run.evaluate(wanted, listener), as_json)
+        show(run.evaluate(wanted, listener, per_class=per_class), as_json)
 
 
 @app.command()

@@ -9,11 +9,27 @@ from typing import Any, Literal
 from sslpurify.checkpoint import Checkpoint
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
-from sslpurify.probes import Rate
+from sslpurify.probes import Change, Rate
 
 Which = Literal["before", "after", "reference"]
 
 _RECORDED = ("sslpurify", "torch", "torchvision", "lightly", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True)
+class ClassRates:
+    """One class seen through one probe.
+
+    Args:
+        name: Of the class.
+        clean_accuracy: Share of its clean test images classified as labelled; None: it has none.
+        attack_success_rate: Share of its triggered test images classified as the target class;
+            None when none of them counts, or no trigger was given.
+    """
+
+    name: str
+    clean_accuracy: Rate | None
+    attack_success_rate: Rate | None
 
 
 @dataclass(frozen=True)
@@ -27,34 +43,57 @@ class Row:
         clean_accuracy: Share of clean test images classified as labelled.
         attack_success_rate: Share of triggered test images classified as the target class; None
             when no trigger was given.
+        classes: The same of each class, in the order of the class folders.
     """
 
     which: Which
     probe: str
     clean_accuracy: Rate
     attack_success_rate: Rate | None
+    classes: tuple[ClassRates, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """After less before through one probe, on the same images.
+
+    Args:
+        probe: The probe's name.
+        clean_accuracy: How it changed.
+        attack_success_rate: How it changed; None when no trigger was given.
+    """
+
+    probe: str
+    clean_accuracy: Change
+    attack_success_rate: Change | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows of one evaluation.
+    """All that one evaluation found.
 
     Args:
         rows: In the order of the table.
         protocol: ``exclude-target`` or ``all``.
         seconds: Wall time of the whole evaluation.
+        changes: After less before, a probe each; empty where one of the two was not measured.
+        origin: How it was made, see `evaluation_origin`; None where what it belongs to says so.
     """
 
     rows: tuple[Row, ...]
     protocol: str
     seconds: float
+    changes: tuple[Changes, ...] = ()
+    origin: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fixed JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
+        """The JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
         return {
             "results": [asdict(row) for row in self.rows],
+            "changes": [asdict(change) for change in self.changes],
             "protocol": self.protocol,
             "seconds": round(self.seconds, 2),
+            **({} if self.origin is None else {"origin": dict(self.origin)}),
         }
 
 
@@ -88,6 +127,29 @@ def provenance(
         "seed": seed,
         "device": str(compute.device),
         "precision": "bf16" if compute.bf16 else "fp32",
+        "recipe": recipe,
+        "versions": dict(versions()),
+    }
+
+
+def evaluation_origin(
+    parents: Mapping[Which, Checkpoint], images: Mapping[str, str], recipe: str, seed: int
+) -> dict[str, Any]:
+    """How an evaluation was made: two of the same origin say the same.
+
+    Args:
+        parents: The checkpoints that were measured.
+        images: Hashes of the images that they were measured on.
+        recipe: The resolved recipe's text.
+        seed: Seed of every random draw.
+    """
+    return {
+        "checkpoints": {
+            which: {"file": parent.path.name, "sha256": parent.sha256}
+            for which, parent in parents.items()
+        },
+        "images": dict(images),
+        "seed": seed,
         "recipe": recipe,
         "versions": dict(versions()),
     }

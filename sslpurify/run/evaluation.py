@@ -5,21 +5,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sslpurify.compute import choose
+from sslpurify.compute import Compute, choose
 from sslpurify.probes import (
     Measurement,
     Probe,
     Rate,
-    attack_success_rate,
-    clean_accuracy,
+    compare,
+    correct,
+    fooled,
     near_chance,
     require_neighbours,
 )
-from sslpurify.recipe import EvaluateRecipe
-from sslpurify.report import Evaluation, Row, Which, evaluation_table
+from sslpurify.recipe import EvaluateRecipe, dump
+from sslpurify.report import (
+    Changes,
+    ClassRates,
+    Evaluation,
+    Row,
+    Which,
+    classes_table,
+    evaluation_origin,
+    evaluation_table,
+)
 from sslpurify.run.answer import Answer
 from sslpurify.run.bench import Bench, Features, see, set_up
 from sslpurify.run.classes import class_embeddings
@@ -37,8 +48,13 @@ from sslpurify.types import Listener
 log = logging.getLogger(__name__)
 
 
-def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
+def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = False) -> Answer:
     """Measure the recipe's checkpoints, each through every probe.
+
+    Args:
+        recipe: Nouns and numbers.
+        listener: Told about every step.
+        per_class: Whether to show every class's rates to people; programs are always told.
 
     Raises:
         SslPurifyError: The subclass says whose fault it is.
@@ -57,47 +73,109 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
     bench = bench.few(recipe.shots) if recipe.shots is not None else bench
     if bench.bank is not None and "knn" in recipe.probes:
         require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
-    size = bench.test.images.size
-    tell_decisions(recipe, encoder_of(recipe, size, files["after"]))
-    rows: list[Row] = []
-    for which, weights in files.items():
-        encoder = encoder_of(recipe, size, weights)
-        network = encoder.load(completed(encoder, weights))
-        features = see(network, bench, compute, which, listener)
-        if bench.prompts is not None:
-            named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
-            features = replace(features, classes=named)
-        rows += rows_of(which, measure(features, bench, recipe.probes), bench)
-    evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
+    tell_decisions(recipe, encoder_of(recipe, bench.test.images.size, files["after"]))
+    measured: dict[Which, Mapping[Probe, Measurement]] = {
+        which: measure(
+            _features(recipe, which, weights, bench, compute, listener), bench, recipe.probes
+        )
+        for which, weights in files.items()
+    }
+    origin = evaluation_origin(
+        {which: weights.checkpoint for which, weights in files.items()},
+        bench.digests(),
+        dump(recipe),
+        recipe.seed,
+    )
+    evaluation = evaluation_of(measured, bench, time.monotonic() - started, origin)
     names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
-    return Answer(evaluation.to_json(), evaluation_table(evaluation, names))
+    table = evaluation_table(evaluation, names)
+    if per_class:
+        table += f"\n\n{classes_table(evaluation)}"
+    return Answer(evaluation.to_json(), table)
 
 
-def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> list[Row]:
+def _features(
+    recipe: EvaluateRecipe,
+    which: Which,
+    weights: Weights,
+    bench: Bench,
+    compute: Compute,
+    listener: Listener,
+) -> Features:
+    encoder = encoder_of(recipe, bench.test.images.size, weights)
+    network = encoder.load(completed(encoder, weights))
+    features = see(network, bench, compute, which, listener)
+    if bench.prompts is None:
+        return features
+    named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
+    return replace(features, classes=named)
+
+
+def evaluation_of(
+    measured: Mapping[Which, Mapping[Probe, Measurement]],
+    bench: Bench,
+    seconds: float,
+    origin: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """The record of what was measured.
+
+    Args:
+        measured: Every encoder, in the order of the table, through every probe.
+        bench: What it was measured on.
+        seconds: Wall time of all of it.
+        origin: How it was made.
+    """
+    rows = [row for which, its in measured.items() for row in rows_of(which, its, bench)]
+    changes: list[Changes] = []
+    if "before" in measured and "after" in measured:
+        before, after = measured["before"], measured["after"]
+        changes = [changes_of(probe, before[probe], after[probe]) for probe in after]
+    return Evaluation(tuple(rows), bench.protocol, seconds, tuple(changes), origin)
+
+
+def changes_of(probe: str, before: Measurement, after: Measurement) -> Changes:
+    """After less before through one probe, image by image."""
+    fooled = None
+    if before.fooled is not None and after.fooled is not None:
+        fooled = compare(before.fooled.happened, after.fooled.happened)
+    return Changes(probe, compare(before.correct.happened, after.correct.happened), fooled)
+
+
+def rows_of(which: Which, measured: Mapping[Probe, Measurement], bench: Bench) -> list[Row]:
     """One encoder's rows of the table; warns where the clean accuracy is near chance."""
-    classes = len(bench.classes)
     for probe, measurement in measured.items():
-        if near_chance(measurement.clean_accuracy, classes):
-            _warn_near_chance(which, probe, measurement.clean_accuracy, classes)
+        if near_chance(measurement.clean_accuracy, len(bench.classes)):
+            _warn_near_chance(which, probe, measurement.clean_accuracy, len(bench.classes))
     return [
-        Row(which, probe, measurement.clean_accuracy, measurement.attack_success_rate)
+        Row(
+            which,
+            probe,
+            measurement.clean_accuracy,
+            measurement.attack_success_rate,
+            by_class(measurement, bench.classes),
+        )
         for probe, measurement in measured.items()
     ]
 
 
-def measure(features: Features, bench: Bench, probes: Sequence[Probe]) -> dict[str, Measurement]:
+def by_class(measurement: Measurement, classes: Sequence[str]) -> tuple[ClassRates, ...]:
+    """The rates of each class, in the order of the classes."""
+    clean, count = measurement.correct.rates_by_class(len(classes)), len(classes)
+    fooled = measurement.fooled.rates_by_class(count) if measurement.fooled else [None] * count
+    return tuple(ClassRates(*rates) for rates in zip(classes, clean, fooled, strict=True))
+
+
+def measure(features: Features, bench: Bench, probes: Sequence[Probe]) -> dict[Probe, Measurement]:
     """What each probe says of one encoder's features."""
     labels = bench.test.labels
     queries = [features.test, *([] if features.triggered is None else [features.triggered])]
-    measured: dict[str, Measurement] = {}
+    measured: dict[Probe, Measurement] = {}
     for probe in probes:
         predicted = bench.predict(probe, features, torch.cat(queries))
         clean, *triggered = predicted.split(len(labels))
         measured[probe] = Measurement(
-            clean_accuracy(clean, labels),
-            attack_success_rate(triggered[0], labels, bench.target, bench.protocol)
-            if triggered
-            else None,
+            correct(clean, labels),
+            fooled(triggered[0], labels, bench.target, bench.protocol) if triggered else None,
         )
     return measured
 

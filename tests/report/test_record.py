@@ -5,19 +5,47 @@ import torch
 from sslpurify.checkpoint import read
 from sslpurify.compute import Compute
 from sslpurify.data import read_images
-from sslpurify.probes import Rate, wilson
-from sslpurify.report import Evaluation, Row, provenance, versions
+from sslpurify.probes import Change, Rate, wilson
+from sslpurify.report import (
+    Changes,
+    ClassRates,
+    Evaluation,
+    Row,
+    evaluation_origin,
+    provenance,
+    versions,
+)
 from tests.conftest import Files
 
 
 def test_an_evaluation_has_the_documented_json_shape() -> None:
-    row = Row("before", "knn", Rate(0.5, 0.4, 0.6, 100), None)
-    assert Evaluation((row,), "all", 1.234).to_json() == {
+    rate = Rate(0.5, 0.4, 0.6, 100)
+    told = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    row = Row("before", "knn", rate, None, (ClassRates("ant", rate, None),))
+    change = Change(-0.1, -0.2, 0.0, 100, 12, 2, 0.01)
+    evaluation = Evaluation((row,), "all", 1.234, (Changes("knn", change, None),))
+    assert evaluation.to_json() == {
         "results": [
             {
                 "which": "before",
                 "probe": "knn",
-                "clean_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100},
+                "clean_accuracy": told,
+                "attack_success_rate": None,
+                "classes": ({"name": "ant", "clean_accuracy": told, "attack_success_rate": None},),
+            }
+        ],
+        "changes": [
+            {
+                "probe": "knn",
+                "clean_accuracy": {
+                    "value": -0.1,
+                    "low": -0.2,
+                    "high": 0.0,
+                    "n": 100,
+                    "only_before": 12,
+                    "only_after": 2,
+                    "p": 0.01,
+                },
                 "attack_success_rate": None,
             }
         ],
@@ -27,6 +55,17 @@ def test_an_evaluation_has_the_documented_json_shape() -> None:
     attacked = Row("after", "mlp", wilson(1, 2), wilson(2, 2))
     (told,) = Evaluation((attacked,), "all", 0.0).to_json()["results"]
     assert told["attack_success_rate"]["value"] == 1
+
+
+def test_an_evaluation_says_how_it_was_made(files: Files) -> None:
+    parent = read(files.encoder)
+    origin = evaluation_origin({"after": parent}, {"test": "ab"}, "verb: evaluate\n", 3)
+    assert origin["checkpoints"] == {
+        "after": {"file": "encoder.safetensors", "sha256": parent.sha256}
+    }
+    told = Evaluation((), "all", 0.0, origin=origin).to_json()["origin"]
+    assert (told["images"], told["seed"], told["recipe"]) == ({"test": "ab"}, 3, "verb: evaluate\n")
+    json.dumps(told)
 
 
 def test_versions_name_what_decides_a_result() -> None:
