@@ -18,7 +18,7 @@ from tests.conftest import Files
 Cli = Callable[..., Result]
 
 SHAPE = ("--arch", pico.ARCH, "--force-image-size", pico.SIZE)
-VERBS = ("demo", "inspect", "purify", "evaluate", "attack", "recipe", "doctor")
+VERBS = ("demo", "inspect", "purify", "evaluate", "aggregate", "attack", "recipe", "doctor")
 
 
 def test_help_of_every_verb_imports_nothing_heavy() -> None:

@@ -209,6 +209,24 @@ def evaluate(
 
 
 @app.command()
+def aggregate(
+    files: Annotated[
+        list[Path], typer.Argument(help="What `evaluate --json` printed.", metavar="FILE...")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put evaluations of runs with different seeds together.
+
+    Mean, standard deviation and range of every rate.
+    """
+    with edge(as_json, debug):
+        from sslpurify import run
+
+        show(run.aggregate(files), as_json)
+
+
+@app.command()
 def attack(
     recipe_file: Annotated[Path, typer.Argument(help="An attack recipe.", metavar="RECIPE.yaml")],
     resume: Resume = False,

@@ -1,15 +1,17 @@
 """What a run shows and leaves behind: records, tables, figures, progress."""
 
+from sslpurify.report.aggregate import aggregate, aggregate_table
 from sslpurify.report.figures import save_profile
 from sslpurify.report.metrics import Metrics
 from sslpurify.report.progress import progress
 from sslpurify.report.record import (
     Changes,
+    CheckpointName,
     ClassRates,
     Evaluation,
+    EvaluationOrigin,
     Row,
     Which,
-    evaluation_origin,
     provenance,
     versions,
 )
@@ -23,13 +25,16 @@ from sslpurify.report.table import (
 
 __all__ = [
     "Changes",
+    "CheckpointName",
     "ClassRates",
     "Evaluation",
+    "EvaluationOrigin",
     "Metrics",
     "Row",
     "Which",
+    "aggregate",
+    "aggregate_table",
     "classes_table",
-    "evaluation_origin",
     "evaluation_table",
     "grid",
     "inspection_table",

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from sslpurify.checkpoint import Checkpoint
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
@@ -69,6 +71,38 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class CheckpointName:
+    """A checkpoint that was measured: its file's name and hash."""
+
+    file: str
+    sha256: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointName":
+        """That of a checkpoint that was read."""
+        return cls(checkpoint.path.name, checkpoint.sha256)
+
+
+@dataclass(frozen=True)
+class EvaluationOrigin:
+    """How an evaluation was made: two of the same origin say the same.
+
+    Args:
+        checkpoints: Those that were measured, by which they are.
+        images: Hashes of the images that they were measured on.
+        seed: Seed of every random draw.
+        recipe: The resolved recipe's text.
+        versions: Of the packages that decide what is computed.
+    """
+
+    checkpoints: Mapping[Which, CheckpointName]
+    images: Mapping[str, str]
+    seed: int
+    recipe: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All that one evaluation found.
 
@@ -77,14 +111,14 @@ class Evaluation:
         protocol: ``exclude-target`` or ``all``.
         seconds: Wall time of the whole evaluation.
         changes: After less before, a probe each; empty where one of the two was not measured.
-        origin: How it was made, see `evaluation_origin`; None where what it belongs to says so.
+        origin: How it was made; None where what it belongs to says so.
     """
 
     rows: tuple[Row, ...]
     protocol: str
     seconds: float
     changes: tuple[Changes, ...] = ()
-    origin: Mapping[str, Any] | None = None
+    origin: EvaluationOrigin | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
@@ -93,8 +127,21 @@ class Evaluation:
             "changes": [asdict(change) for change in self.changes],
             "protocol": self.protocol,
             "seconds": round(self.seconds, 2),
-            **({} if self.origin is None else {"origin": dict(self.origin)}),
+            **({} if self.origin is None else {"origin": asdict(self.origin)}),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """The evaluation that `to_json` made plain data of.
+
+        Raises:
+            ValueError: It is nothing of the kind.
+        """
+        renamed = {"rows" if key == "results" else key: value for key, value in data.items()}
+        return _EVALUATION.validate_python(renamed)
+
+
+_EVALUATION = TypeAdapter(Evaluation)
 
 
 def versions() -> Mapping[str, str]:
@@ -127,29 +174,6 @@ def provenance(
         "seed": seed,
         "device": str(compute.device),
         "precision": "bf16" if compute.bf16 else "fp32",
-        "recipe": recipe,
-        "versions": dict(versions()),
-    }
-
-
-def evaluation_origin(
-    parents: Mapping[Which, Checkpoint], images: Mapping[str, str], recipe: str, seed: int
-) -> dict[str, Any]:
-    """How an evaluation was made: two of the same origin say the same.
-
-    Args:
-        parents: The checkpoints that were measured.
-        images: Hashes of the images that they were measured on.
-        recipe: The resolved recipe's text.
-        seed: Seed of every random draw.
-    """
-    return {
-        "checkpoints": {
-            which: {"file": parent.path.name, "sha256": parent.sha256}
-            for which, parent in parents.items()
-        },
-        "images": dict(images),
-        "seed": seed,
         "recipe": recipe,
         "versions": dict(versions()),
     }

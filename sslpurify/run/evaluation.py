@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,13 +22,15 @@ from sslpurify.probes import (
 from sslpurify.recipe import EvaluateRecipe, dump
 from sslpurify.report import (
     Changes,
+    CheckpointName,
     ClassRates,
     Evaluation,
+    EvaluationOrigin,
     Row,
     Which,
     classes_table,
-    evaluation_origin,
     evaluation_table,
+    versions,
 )
 from sslpurify.run.answer import Answer
 from sslpurify.run.bench import Bench, Features, see, set_up
@@ -70,6 +71,7 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
         which: read_weights(path, recipe) for which, path in paths.items() if path
     }
     bench = set_up(recipe, wanted_size(recipe, files["after"]), recipe.probes, listener)
+    images = bench.digests()
     bench = bench.few(recipe.shots) if recipe.shots is not None else bench
     if bench.bank is not None and "knn" in recipe.probes:
         require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
@@ -80,11 +82,12 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
         )
         for which, weights in files.items()
     }
-    origin = evaluation_origin(
-        {which: weights.checkpoint for which, weights in files.items()},
-        bench.digests(),
-        dump(recipe),
+    origin = EvaluationOrigin(
+        {which: CheckpointName.of(weights.checkpoint) for which, weights in files.items()},
+        images,
         recipe.seed,
+        dump(recipe),
+        versions(),
     )
     evaluation = evaluation_of(measured, bench, time.monotonic() - started, origin)
     names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
@@ -115,7 +118,7 @@ def evaluation_of(
     measured: Mapping[Which, Mapping[Probe, Measurement]],
     bench: Bench,
     seconds: float,
-    origin: Mapping[str, Any] | None = None,
+    origin: EvaluationOrigin | None = None,
 ) -> Evaluation:
     """The record of what was measured.
 

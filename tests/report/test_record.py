@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 from sslpurify.checkpoint import read
@@ -8,10 +9,11 @@ from sslpurify.data import read_images
 from sslpurify.probes import Change, Rate, wilson
 from sslpurify.report import (
     Changes,
+    CheckpointName,
     ClassRates,
     Evaluation,
+    EvaluationOrigin,
     Row,
-    evaluation_origin,
     provenance,
     versions,
 )
@@ -57,15 +59,20 @@ def test_an_evaluation_has_the_documented_json_shape() -> None:
     assert told["attack_success_rate"]["value"] == 1
 
 
-def test_an_evaluation_says_how_it_was_made(files: Files) -> None:
+def test_an_evaluation_says_how_it_was_made_and_can_be_read_back(files: Files) -> None:
     parent = read(files.encoder)
-    origin = evaluation_origin({"after": parent}, {"test": "ab"}, "verb: evaluate\n", 3)
-    assert origin["checkpoints"] == {
+    names = {"after": CheckpointName.of(parent)}
+    origin = EvaluationOrigin(names, {"test": "ab"}, 3, "verb: evaluate\n", {"torch": "2"})
+    row = Row("after", "knn", wilson(1, 2), wilson(2, 2), (ClassRates("ant", None, wilson(1, 1)),))
+    changes = Changes("knn", Change(-0.1, -0.2, 0.0, 100, 12, 2, 0.01), None)
+    evaluation = Evaluation((row,), "all", 0.5, (changes,), origin)
+    told = json.loads(json.dumps(evaluation.to_json()))
+    assert told["origin"]["checkpoints"] == {
         "after": {"file": "encoder.safetensors", "sha256": parent.sha256}
     }
-    told = Evaluation((), "all", 0.0, origin=origin).to_json()["origin"]
-    assert (told["images"], told["seed"], told["recipe"]) == ({"test": "ab"}, 3, "verb: evaluate\n")
-    json.dumps(told)
+    assert Evaluation.from_json(told) == evaluation
+    with pytest.raises(ValueError, match="clean_accuracy"):
+        Evaluation.from_json({**told, "results": [{"which": "after", "probe": "knn"}]})
 
 
 def test_versions_name_what_decides_a_result() -> None:
