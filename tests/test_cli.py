@@ -109,6 +109,7 @@ def test_purify_leaves_a_checkpoint_in_its_own_format_and_how_it_was_made(
     assert pico.trees(tmp_path) == {
         "out",
         "out/config.yaml",
+        "out/curves.safetensors",
         "out/encoder.purified.json",
         "out/encoder.purified.safetensors",
         "out/profile-round-1-stage-1.png",

@@ -164,6 +164,10 @@ def evaluate(
             "--probe", help="knn, linear, mlp, zeroshot; several by commas.  [default: knn]"
         ),
     ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a finished purification: measure along its curves, too."),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(help="Images of each class that the probes learn from.  [default: all]"),
@@ -204,7 +208,13 @@ def evaluate(
     with edge(as_json, debug), telling(verbose) as listener:
         from sslpurify import recipe, run
 
-        wanted = recipe.load(recipe.EvaluateRecipe, config, settings=settings or (), flags=flags)
+        wanted = recipe.load(
+            recipe.EvaluateRecipe,
+            config,
+            settings=settings or (),
+            flags=flags,
+            defaults=run.described(sweep) if sweep else None,
+        )
         show(run.evaluate(wanted, listener, per_class=per_class), as_json)
 
 

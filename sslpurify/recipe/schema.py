@@ -190,6 +190,8 @@ class EvaluateRecipe(Measuring):
         probes: The probes, in the order of the table.
         shots: Images of each class, drawn by the seed, that the probes learn from; None: all of
             ``train``.
+        sweep: Folder of a finished purification, along whose curves is measured as well.
+        sweep_points: Points on each of them, the ends included.
     """
 
     verb: Literal["evaluate"] = "evaluate"
@@ -202,6 +204,8 @@ class EvaluateRecipe(Measuring):
         "knn",
     )
     shots: Count | None = None
+    sweep: Path | None = None
+    sweep_points: Annotated[int, Field(ge=2, le=1001)] = 11
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

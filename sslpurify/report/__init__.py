@@ -1,7 +1,7 @@
 """What a run shows and leaves behind: records, tables, figures, progress."""
 
 from sslpurify.report.aggregate import aggregate, aggregate_table
-from sslpurify.report.figures import save_profile
+from sslpurify.report.figures import save_profile, save_sweep
 from sslpurify.report.metrics import Metrics
 from sslpurify.report.progress import progress
 from sslpurify.report.record import (
@@ -15,12 +15,14 @@ from sslpurify.report.record import (
     provenance,
     versions,
 )
+from sslpurify.report.sweep import SweepPoint, SweepRates, SweptStage
 from sslpurify.report.table import (
     classes_table,
     evaluation_table,
     grid,
     inspection_table,
     stages_table,
+    sweep_table,
 )
 
 __all__ = [
@@ -31,6 +33,9 @@ __all__ = [
     "EvaluationOrigin",
     "Metrics",
     "Row",
+    "SweepPoint",
+    "SweepRates",
+    "SweptStage",
     "Which",
     "aggregate",
     "aggregate_table",
@@ -41,6 +46,8 @@ __all__ = [
     "progress",
     "provenance",
     "save_profile",
+    "save_sweep",
     "stages_table",
+    "sweep_table",
     "versions",
 ]

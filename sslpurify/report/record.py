@@ -12,6 +12,7 @@ from sslpurify.checkpoint import Checkpoint
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.probes import Change, Rate
+from sslpurify.report.sweep import SweptStage
 
 Which = Literal["before", "after", "reference"]
 
@@ -112,6 +113,7 @@ class Evaluation:
         seconds: Wall time of the whole evaluation.
         changes: After less before, a probe each; empty where one of the two was not measured.
         origin: How it was made; None where what it belongs to says so.
+        sweep: What was measured along the curves of a purification, if that was asked for.
     """
 
     rows: tuple[Row, ...]
@@ -119,6 +121,7 @@ class Evaluation:
     seconds: float
     changes: tuple[Changes, ...] = ()
     origin: EvaluationOrigin | None = None
+    sweep: tuple[SweptStage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
@@ -128,6 +131,7 @@ class Evaluation:
             "protocol": self.protocol,
             "seconds": round(self.seconds, 2),
             **({} if self.origin is None else {"origin": asdict(self.origin)}),
+            **({"sweep": [stage.to_json() for stage in self.sweep]} if self.sweep else {}),
         }
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 from sslpurify.data.folder import printable
 from sslpurify.probes import Change, Rate
 from sslpurify.report.record import ClassRates, Evaluation
+from sslpurify.report.sweep import SweptStage
 
 
 def evaluation_table(evaluation: Evaluation, names: Mapping[str, str] | None = None) -> str:
@@ -51,6 +52,26 @@ def classes_table(evaluation: Evaluation) -> str:
         grids.append(grid([f"class, {probe}", "n", *(row.which for row in rows)], lines))
     note = "clean accuracy / attack success rate in per cent; n of the clean test images"
     return "\n\n".join([*grids, note])
+
+
+def sweep_table(stages: Sequence[SweptStage]) -> str:
+    """One line per point and probe; the point that was taken lies between those around it."""
+    attacked = any(
+        rates.attack_success_rate
+        for stage in stages
+        for point in stage.points
+        for rates in point.results
+    )
+    heads = ["stage", "t", "probe", "clean accuracy"] + ["attack success rate"] * attacked
+    lines = [
+        [stage.name, f"{point.t:.2f}", rates.probe, _rate(rates.clean_accuracy)]
+        + [_rate(rates.attack_success_rate)] * attacked
+        for stage in stages
+        for point in stage.points
+        for rates in point.results
+    ]
+    taken = ", ".join(f"{stage.name}: t = {stage.chosen:.3g}" for stage in stages)
+    return f"{grid(heads, lines)}\ntaken by the purification, which saw none of this: {taken}"
 
 
 def stages_table(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -106,16 +127,16 @@ def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     )
 
 
-_PROTOCOL = {
-    "exclude-target": "test images of the target class left out",
-    "all": "test images of the target class counted too",
-}
-
-
 def _rate(rate: Rate | None) -> str:
     if rate is None:
         return "-"
     return f"{rate.value:6.1%} [{rate.low:.1%}, {rate.high:.1%}] n={rate.n}".replace("%", "")
+
+
+_PROTOCOL = {
+    "exclude-target": "test images of the target class left out",
+    "all": "test images of the target class counted too",
+}
 
 
 def _change(change: Change | None) -> str:

@@ -10,6 +10,7 @@ from sslpurify.run.poisoning import attack
 from sslpurify.run.pretraining import pretrain
 from sslpurify.run.purification import purify
 from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show_recipe
+from sslpurify.run.sweep import described
 
 __all__ = [
     "Answer",
@@ -18,6 +19,7 @@ __all__ = [
     "check_recipes",
     "copy_recipe",
     "demo",
+    "described",
     "doctor",
     "evaluate",
     "inspect",

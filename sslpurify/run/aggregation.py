@@ -11,7 +11,7 @@ from sslpurify.report import aggregate as over_runs
 from sslpurify.run.answer import Answer
 from sslpurify.strict_yaml import parse
 
-_MAY_DIFFER = {"checkpoint", "before", "reference", "seed", "device", "train", "test"}
+_MAY_DIFFER = {"checkpoint", "before", "reference", "seed", "device", "train", "test", "sweep"}
 """Of the recipes; the images that a path leads to are compared by their hashes."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from sslpurify.compute import Compute, choose
+from sslpurify.encoders import Network
 from sslpurify.probes import (
     Measurement,
     Probe,
@@ -30,6 +31,7 @@ from sslpurify.report import (
     Which,
     classes_table,
     evaluation_table,
+    sweep_table,
     versions,
 )
 from sslpurify.run.answer import Answer
@@ -44,6 +46,7 @@ from sslpurify.run.loading import (
     wanted_size,
 )
 from sslpurify.run.stopping import stoppable
+from sslpurify.run.sweep import curves_of, save_sweep, swept
 from sslpurify.types import Listener
 
 log = logging.getLogger(__name__)
@@ -76,25 +79,43 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     if bench.bank is not None and "knn" in recipe.probes:
         require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
     tell_decisions(recipe, encoder_of(recipe, bench.test.images.size, files["after"]))
-    measured: dict[Which, Mapping[Probe, Measurement]] = {
-        which: measure(
-            _features(recipe, which, weights, bench, compute, listener), bench, recipe.probes
-        )
+    curves = curves_of(recipe.sweep, recipe.device, listener) if recipe.sweep else []
+    features: dict[Which, Features] = {
+        which: _features(recipe, which, weights, bench, compute, listener)
         for which, weights in files.items()
     }
-    origin = EvaluationOrigin(
-        {which: CheckpointName.of(weights.checkpoint) for which, weights in files.items()},
-        images,
-        recipe.seed,
-        dump(recipe),
-        versions(),
+    measured: dict[Which, Mapping[Probe, Measurement]] = {
+        which: measure(its, bench, recipe.probes) for which, its in features.items()
+    }
+
+    def look(network: Network, name: str) -> Mapping[Probe, Measurement]:
+        seen = see(network, bench, compute, name, listener)
+        seen = replace(seen, classes=features["after"].classes)
+        return measure(seen, bench, recipe.probes)
+
+    sweep = [swept(path, profile, recipe.sweep_points, look) for path, profile in curves]
+    names: dict[Which, CheckpointName] = {
+        which: CheckpointName.of(weights.checkpoint) for which, weights in files.items()
+    }
+    evaluation = replace(
+        evaluation_of(measured, bench, time.monotonic() - started),
+        origin=EvaluationOrigin(names, images, recipe.seed, dump(recipe), versions()),
+        sweep=tuple(sweep),
     )
-    evaluation = evaluation_of(measured, bench, time.monotonic() - started, origin)
-    names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
-    table = evaluation_table(evaluation, names)
+    if recipe.sweep:
+        save_sweep(recipe.sweep, evaluation)
+    return Answer(evaluation.to_json(), _text(evaluation, per_class=per_class))
+
+
+def _text(evaluation: Evaluation, *, per_class: bool) -> str:
+    checkpoints = {} if evaluation.origin is None else evaluation.origin.checkpoints
+    names = {which: f"{which} ({its.file})" for which, its in checkpoints.items()}
+    tables = [evaluation_table(evaluation, names)]
     if per_class:
-        table += f"\n\n{classes_table(evaluation)}"
-    return Answer(evaluation.to_json(), table)
+        tables.append(classes_table(evaluation))
+    if evaluation.sweep:
+        tables.append(sweep_table(evaluation.sweep))
+    return "\n\n".join(tables)
 
 
 def _features(
@@ -115,10 +136,7 @@ def _features(
 
 
 def evaluation_of(
-    measured: Mapping[Which, Mapping[Probe, Measurement]],
-    bench: Bench,
-    seconds: float,
-    origin: EvaluationOrigin | None = None,
+    measured: Mapping[Which, Mapping[Probe, Measurement]], bench: Bench, seconds: float
 ) -> Evaluation:
     """The record of what was measured.
 
@@ -126,14 +144,13 @@ def evaluation_of(
         measured: Every encoder, in the order of the table, through every probe.
         bench: What it was measured on.
         seconds: Wall time of all of it.
-        origin: How it was made.
     """
     rows = [row for which, its in measured.items() for row in rows_of(which, its, bench)]
     changes: list[Changes] = []
     if "before" in measured and "after" in measured:
         before, after = measured["before"], measured["after"]
         changes = [changes_of(probe, before[probe], after[probe]) for probe in after]
-    return Evaluation(tuple(rows), bench.protocol, seconds, tuple(changes), origin)
+    return Evaluation(tuple(rows), bench.protocol, seconds, tuple(changes))
 
 
 def changes_of(probe: str, before: Measurement, after: Measurement) -> Changes:

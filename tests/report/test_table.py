@@ -4,11 +4,15 @@ from sslpurify.report import (
     ClassRates,
     Evaluation,
     Row,
+    SweepPoint,
+    SweepRates,
+    SweptStage,
     classes_table,
     evaluation_table,
     grid,
     inspection_table,
     stages_table,
+    sweep_table,
 )
 
 
@@ -59,6 +63,16 @@ def test_every_class_is_shown_by_probe_and_encoder() -> None:
     assert first.splitlines()[3].split() == ["bee", "9", "50.0", "/", "-", "50.0", "/", "-"]
     assert second.startswith("class, mlp")
     assert "per cent" in note
+
+
+def test_a_sweep_is_a_line_for_each_point_and_says_what_was_taken() -> None:
+    rates = SweepRates("knn", Rate(0.5, 0.4, 0.6, 9), Rate(0.1, 0.0, 0.2, 8))
+    stage = SweptStage("round 1 · stage 1", 0.25, (SweepPoint(0.5, (rates,)),), None)
+    lines = sweep_table([stage]).splitlines()
+    assert lines[2].split("  ")[0] == "round 1 · stage 1"
+    assert "0.50" in lines[2]
+    assert lines[2].endswith("10.0 [0.0, 20.0] n=8")
+    assert lines[3].endswith("round 1 · stage 1: t = 0.25")
 
 
 def test_without_a_trigger_there_is_no_such_column() -> None:
