@@ -73,11 +73,7 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     files: dict[Which, Weights] = {
         which: read_weights(path, recipe) for which, path in paths.items() if path
     }
-    bench = set_up(recipe, wanted_size(recipe, files["after"]), recipe.probes, listener)
-    images = bench.digests()
-    bench = bench.few(recipe.shots) if recipe.shots is not None else bench
-    if bench.bank is not None and "knn" in recipe.probes:
-        require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
+    bench, images = _bench(recipe, wanted_size(recipe, files["after"]), listener)
     tell_decisions(recipe, encoder_of(recipe, bench.test.images.size, files["after"]))
     curves = curves_of(recipe.sweep, recipe.device, listener) if recipe.sweep else []
     features: dict[Which, Features] = {
@@ -105,6 +101,18 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     if recipe.sweep:
         save_sweep(recipe.sweep, evaluation)
     return Answer(evaluation.to_json(), _text(evaluation, per_class=per_class))
+
+
+def _bench(
+    recipe: EvaluateRecipe, size: int | None, listener: Listener
+) -> tuple[Bench, dict[str, str]]:
+    """What to measure on, and the hashes of the images that it was taken from."""
+    bench = set_up(recipe, size, recipe.probes, listener)
+    images = bench.digests()
+    bench = bench.few(recipe.shots) if recipe.shots is not None else bench
+    if bench.bank is not None and "knn" in recipe.probes:
+        require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
+    return bench, images
 
 
 def _text(evaluation: Evaluation, *, per_class: bool) -> str:
