@@ -102,7 +102,7 @@ class Trace:
             CheckpointError: It is nothing of the kind.
         """
         try:
-            turn = _TURN.validate_python(dict(piece.facts))
+            turn = _TURN.validate_python(piece.facts)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise CheckpointError(

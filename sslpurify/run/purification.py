@@ -121,7 +121,7 @@ def read_traces(path: Path) -> tuple[Trace, ...]:
         CheckpointError: The file is torn, or is something else.
     """
     pieces = read_state(path).pieces
-    return tuple(Trace.from_piece(name, piece) for name, piece in pieces.items())
+    return tuple(Trace.from_piece(str(name), piece) for name, piece in pieces.items())
 
 
 def file_name(stage: str) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import Result
 
+from sslpurify.checkpoint import new, write
 from sslpurify.recipe import PurifyRecipe
 from sslpurify.recipe.reading import validate
 from sslpurify.run import purify
@@ -122,12 +124,29 @@ def test_a_run_that_is_not_what_it_was_is_refused(
     assert not (root / "out" / "sweep.json").exists()
 
 
-def test_a_torn_file_of_curves_is_an_unusable_checkpoint(
-    cli: Callable[..., Result], arguments: list[object], finished: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("standing", "says"),
+    [
+        ("{}", "is no state of a run"),
+        ('{"pieces":' + "[" * 99_999, "is no state of a run"),
+        (
+            '{"pieces": [{"name": "x", "facts": {}}], "begun": null, "metrics": 0}',
+            "the trace of 'x' is damaged",
+        ),
+    ],
+)
+def test_a_file_of_something_else_than_curves_is_an_unusable_checkpoint(
+    cli: Callable[..., Result],
+    arguments: list[object],
+    finished: Path,
+    tmp_path: Path,
+    standing: str,
+    says: str,
 ) -> None:
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
-    shutil.copy(root / "encoder.purified.safetensors", root / "curves.safetensors")
+    (root / "curves.safetensors").unlink()
+    write(new({"version": torch.ones(1)}, {"standing": standing}), root / "curves.safetensors")
     done = cli(*arguments, "--sweep", root)
     assert done.exit_code == 4, done.stderr
-    assert "is no state of a run" in done.stderr
+    assert says in done.stderr
