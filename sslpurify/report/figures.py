@@ -67,7 +67,9 @@ def save_sweep(
             _rates(axes, along, fooled, "^--", _ORANGE, "attack success rate")
         if floors and probe in floors:
             floor = 100 * floors[probe].value
-            axes.axhline(floor, color=_GREY, linewidth=1, label="the same, never attacked")
+            axes.axhline(
+                floor, color=_GREY, linewidth=1, label="success rate, never attacked encoder"
+            )
         axes.set_ylim(-2, 105)
         axes.set_ylabel(f"{probe}, per cent")
         axes.legend(frameon=False, fontsize="small")

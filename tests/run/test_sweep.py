@@ -106,7 +106,7 @@ def test_a_run_that_is_not_what_it_was_is_refused(
     says: str,
 ) -> None:
     root = tmp_path / "copy"
-    shutil.copytree(finished.parent, root)
+    shutil.copytree(finished.parent, root, ignore=shutil.ignore_patterns("sweep*"))
     config = root / "out" / "config.yaml"
     config.write_text(config.read_text().replace(str(finished.parent), str(root)))
     if spoil == "clean/000.png":
