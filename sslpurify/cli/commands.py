@@ -164,6 +164,14 @@ def evaluate(
             "--probe", help="knn, linear, mlp, zeroshot; several by commas.  [default: knn]"
         ),
     ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a finished purification: measure along its curves, too."),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Images of each class that the probes learn from.  [default: all]"),
+    ] = None,
     classnames: Annotated[
         str | None,
         typer.Option(help="For zeroshot: a set's name (cifar10, ...) or a file, a name a line."),
@@ -171,6 +179,9 @@ def evaluate(
     prompt_templates: Annotated[
         str | None, typer.Option(help="For zeroshot: a set's name or a file, a template a line.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the rates of every class, too.")
+    ] = False,
     protocol: Annotated[
         str | None, typer.Option(help="exclude-target or all.  [default: exclude-target]")
     ] = None,
@@ -197,8 +208,32 @@ def evaluate(
     with edge(as_json, debug), telling(verbose) as listener:
         from sslpurify import recipe, run
 
-        wanted = recipe.load(recipe.EvaluateRecipe, config, settings=settings or (), flags=flags)
-        show(run.evaluate(wanted, listener), as_json)
+        wanted = recipe.load(
+            recipe.EvaluateRecipe,
+            config,
+            settings=settings or (),
+            flags=flags,
+            defaults=run.described(sweep) if sweep else None,
+        )
+        show(run.evaluate(wanted, listener, per_class=per_class), as_json)
+
+
+@app.command()
+def aggregate(
+    files: Annotated[
+        list[Path], typer.Argument(help="What `evaluate --json` printed.", metavar="FILE...")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put evaluations of runs with different seeds together.
+
+    Mean, standard deviation and range of every rate.
+    """
+    with edge(as_json, debug):
+        from sslpurify import run
+
+        show(run.aggregate(files), as_json)
 
 
 @app.command()

@@ -59,11 +59,7 @@ def knn_predict(
     """
     if k < 1 or temperature <= 0:
         raise ValueError(f"k = {k} and temperature = {temperature} must be positive")
-    if k > len(bank):
-        raise DataError(
-            f"k = {k} neighbours were asked for but the bank holds {len(bank)} images: "
-            "take a smaller k or a larger bank"
-        )
+    require_neighbours(k, len(bank))
     unit, unit_queries = prepare(bank, bank_labels, queries, classes)
     order = _canonical_order(unit, bank_labels)
     similarity, neighbours = _search(unit[order], unit_queries, k)
@@ -72,6 +68,19 @@ def knn_predict(
     votes = torch.zeros(len(unit_queries), classes, dtype=torch.float64)
     votes.scatter_add_(1, bank_labels.cpu().long()[order][neighbours], weights)
     return votes.argmax(dim=1)
+
+
+def require_neighbours(k: int, bank: int) -> None:
+    """Refuse more neighbours than a bank of so many images has.
+
+    Raises:
+        DataError: k exceeds the bank.
+    """
+    if k > bank:
+        raise DataError(
+            f"k = {k} neighbours were asked for but the bank holds {bank} images: "
+            "take a smaller k (knn.k) or a larger bank"
+        )
 
 
 def _canonical_order(unit: Tensor, labels: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
-"""What happened in each stage of a purification, for the report."""
+"""What happened in each stage of a purification, for the report, and what is kept of its curve."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from sslpurify.curves import Profile
+from sslpurify.errors import CheckpointError
+from sslpurify.symmetry import Sense
+from sslpurify.types import Piece, State
 
 Kind = Literal["head", "finetune", "curve"]
 
@@ -48,8 +51,119 @@ _STAGE = TypeAdapter(Stage)
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What of a curve's ends the weights do not say.
+
+    Args:
+        sense: ``misalign``: the curve runs from the round's weights to their permuted copy.
+            ``align``: from their permuted copy to the point taken on the curve before.
+        t: Where the point was taken.
+        views: Of each clean image, that BatchNorm statistics were measured on.
+        permutation: Of the round's weights, as `sslpurify.symmetry.Permutation.to_json` gives it.
+    """
+
+    sense: Sense
+    t: Annotated[float, Field(ge=0, le=1)]
+    views: Annotated[int, Field(ge=1, le=2)]
+    permutation: list[Any]
+
+
+_TURN = TypeAdapter(Turn)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What is kept of a stage's curve: enough to walk it again, see `retrace`.
+
+    Args:
+        name: Of the stage.
+        turn: What of its ends the weights do not say.
+        bend: Its trained tensors.
+        start: The weights that its round began with; empty where these are those of the stage
+            before, or of the suspect.
+    """
+
+    name: str
+    turn: Turn
+    bend: State
+    start: State = field(default_factory=dict[str, Tensor])
+
+    def to_piece(self) -> Piece:
+        """Itself but for its name, as a journal remembers it."""
+        tensors = {f"bend/{name}": tensor for name, tensor in self.bend.items()}
+        tensors |= {f"start/{name}": tensor for name, tensor in self.start.items()}
+        return Piece(tensors, asdict(self.turn))
+
+    @classmethod
+    def from_piece(cls, name: str, piece: Piece) -> "Trace":
+        """The trace that `to_piece` made a piece of.
+
+        Raises:
+            CheckpointError: It is nothing of the kind.
+        """
+        try:
+            turn = _TURN.validate_python(piece.facts)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise CheckpointError(
+                f"the trace of {name!r} is damaged: {first['loc']}: {first['msg']}"
+            ) from None
+        return cls(name, turn, _below("bend/", piece.tensors), _below("start/", piece.tensors))
+
+
+def _below(prefix: str, tensors: State) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Weights, what happened to them, and what is kept of the curves on the way."""
+
+    weights: State
+    stages: tuple[Stage, ...] = ()
+    traces: tuple[Trace, ...] = ()
+
+    def then(self, later: "Trained") -> "Trained":
+        """What was trained later, with what happened before it."""
+        return Trained(later.weights, self.stages + later.stages, self.traces + later.traces)
+
+    def to_piece(self) -> Piece:
+        """Itself, as a journal remembers it."""
+        pieces = {trace.name: trace.to_piece() for trace in self.traces}
+        kept = {
+            f"{name}/{key}": its for name in pieces for key, its in pieces[name].tensors.items()
+        }
+        facts = {
+            "stages": [stage.to_json() for stage in self.stages],
+            "traces": {name: piece.facts for name, piece in pieces.items()},
+        }
+        return Piece({**self.weights, **kept}, facts)
+
+    @classmethod
+    def from_piece(cls, piece: Piece) -> "Trained":
+        """What `to_piece` made a piece of."""
+        traces = tuple(
+            Trace.from_piece(name, Piece(_below(f"{name}/", piece.tensors), facts))
+            for name, facts in piece.facts["traces"].items()
+        )
+        weights = {name: its for name, its in piece.tensors.items() if "/" not in name}
+        return cls(weights, tuple(map(Stage.from_json, piece.facts["stages"])), traces)
+
+
+@dataclass(frozen=True)
 class Purified:
-    """A purified state, with the names and dtypes of the state that was given, and its trace."""
+    """A purified state, with the names and dtypes of the state that was given, and its trace.
+
+    Args:
+        state: The weights.
+        stages: What happened.
+        traces: What is kept of every curve, in their order.
+    """
 
     state: dict[str, Tensor]
     stages: tuple[Stage, ...]
+    traces: tuple[Trace, ...] = ()

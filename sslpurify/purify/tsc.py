@@ -27,10 +27,11 @@ from sslpurify.encoders import (
     embed,
 )
 from sslpurify.journal import FORGETFUL, Journal
-from sslpurify.purify.settings import KINDS, TscSettings, resolved
-from sslpurify.purify.stage import Purified, Stage
-from sslpurify.purify.workshop import Trained, Workshop, kept_names
-from sslpurify.symmetry import Permutation, PermutationSpec, Sense, correlate, match
+from sslpurify.purify.path import point
+from sslpurify.purify.settings import TscSettings, resolved
+from sslpurify.purify.stage import Purified, Stage, Trace, Trained, Turn
+from sslpurify.purify.workshop import Workshop, permuted_groups
+from sslpurify.symmetry import Permutation, Sense, correlate, match
 from sslpurify.types import Listener, Piece, State, Step, silent
 
 HEAD = "projection_head."
@@ -84,38 +85,41 @@ def purify(
         seed,
         compute,
     )
-    weights, stages = _stages(Workshop(encoder, clean, settings, compute, journal, listener), state)
-    return Purified({name: weights[name] for name in state}, stages)
+    done = _stages(Workshop(encoder, clean, settings, compute, journal, listener), state)
+    return Purified({name: done.weights[name] for name in state}, done.stages, done.traces)
 
 
 def _stages(workshop: Workshop, state: State) -> Trained:
     """All of them, one after the other."""
     encoder, settings = workshop.encoder, workshop.settings
-    weights, stages = state, ()
+    done = Trained(state)
     if encoder.head is not None and not any(name.startswith(HEAD) for name in state):
-        weights, stages = _fit_head(workshop, state)
-    reference = workshop.load(weights)
+        done = _fit_head(workshop, state)
+    reference = workshop.load(done.weights)
     for number in range(1, settings.rounds + 1):
         name = f"round {number}"
         if number > 1 and settings.finetune_steps:
-            weights, tuned = _fine_tune(
+            tuned = _fine_tune(
                 workshop,
-                weights,
+                done.weights,
                 f"{name} · fine-tuning",
                 settings.finetune_steps,
                 settings.finetune_learning_rate,
             )
-            stages += tuned
-        weights, connected = workshop.once(
-            name, partial(_round, workshop, weights, reference, name)
-        )
-        stages += connected
+            done = done.then(tuned)
+        began = {} if number == 1 else done.weights
+        connect = partial(_round, workshop, done.weights, began, reference, name)
+        done = done.then(workshop.once(name, connect))
     if settings.final_steps:
-        weights, tuned = _fine_tune(
-            workshop, weights, "fine-tuning", settings.final_steps, settings.final_learning_rate
+        tuned = _fine_tune(
+            workshop,
+            done.weights,
+            "fine-tuning",
+            settings.final_steps,
+            settings.final_learning_rate,
         )
-        stages += tuned
-    return weights, stages
+        done = done.then(tuned)
+    return done
 
 
 def _guide(
@@ -144,34 +148,32 @@ def _guide(
     return by_captions(text.nearest(seen, settings.pseudo_captions))
 
 
-def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
-    """The permutation groups that the settings name, outside the kept sections."""
-    return encoder.spec.select(KINDS[settings.groups]).outside(kept_names(encoder, settings))
-
-
-def _round(workshop: Workshop, weights: State, reference: Network, name: str) -> Trained:
-    """Misalign and connect, align and connect."""
+def _round(
+    workshop: Workshop, weights: State, kept: State, reference: Network, name: str
+) -> Trained:
+    """Misalign and connect, align and connect; ``kept`` of the weights goes into its trace."""
     suspect, settings = workshop.load(weights), workshop.settings
     away = _match(workshop, suspect, None, "misalign", f"{name} · misaligning")
-    first, one = _connect(
+    first = _connect(
         workshop,
         (weights, away.apply(weights)),
-        settings.t_misaligned,
+        Turn("misalign", settings.t_misaligned, workshop.clean.guide.views, away.to_json()),
         away,
         reference,
         f"{name} · stage 1",
     )
-    back = _match(workshop, workshop.load(first), suspect, "align", f"{name} · aligning")
+    back = _match(workshop, workshop.load(first.weights), suspect, "align", f"{name} · aligning")
     # The curve runs from the suspect at t = 0 to the first point at t = 1.
-    second, two = _connect(
+    second = _connect(
         workshop,
-        (back.apply(weights), first),
-        settings.t_aligned,
+        (back.apply(weights), first.weights),
+        Turn("align", settings.t_aligned, workshop.clean.guide.views, back.to_json()),
         back,
         reference,
         f"{name} · stage 2",
     )
-    return second, one + two
+    traces = tuple(replace(trace, start=kept) for trace in first.traces)
+    return replace(first, traces=traces).then(second)
 
 
 def _match(
@@ -208,7 +210,7 @@ def _match(
 def _connect(
     workshop: Workshop,
     ends: tuple[State, State],
-    t: float,
+    turn: Turn,
     permutation: Permutation,
     reference: Network,
     name: str,
@@ -219,17 +221,17 @@ def _connect(
         began, start = time.monotonic(), ends[0]
         curve, loss = _fit(workshop, ends, name)
         points = _look(workshop, curve, start, reference, f"{name} · profile")
-        taken = _point(workshop, curve, t, start, name)
+        taken = point(workshop, curve, turn.t, start, name)
         stage = Stage(
             name,
             "curve",
             time.monotonic() - began,
             loss,
-            t=t,
-            profile=Profile(points, t),
+            t=turn.t,
+            profile=Profile(points, turn.t),
             displacement=permutation.displacement(),
         )
-        return taken.weights(), (stage,)
+        return Trained(taken.weights(), (stage,), (Trace(name, turn, curve.bend),))
 
     return workshop.once(name, connected)
 
@@ -261,19 +263,12 @@ def _fit(
     return BezierCurve(start, done.tensors, end), tuple(done.facts["loss"])
 
 
-def _point(workshop: Workshop, curve: BezierCurve, t: float, buffers: State, name: str) -> Network:
-    """The network at ``t``, with BatchNorm statistics of its own."""
-    network = workshop.load({**buffers, **curve.at(t)})
-    workshop.settle(network, name)
-    return network
-
-
 def _look(
     workshop: Workshop, curve: BezierCurve, buffers: State, reference: Network, name: str
 ) -> tuple[Point, ...]:
     count = workshop.settings.profile_points
     return survey(
-        lambda t: workshop.measure(_point(workshop, curve, t, buffers, name)),
+        lambda t: workshop.measure(point(workshop, curve, t, buffers, name)),
         workshop.measure(reference)[1],
         [number / (count - 1) for number in range(count)],
         stage=name,
@@ -295,10 +290,10 @@ def _fit_head(workshop: Workshop, state: State) -> Trained:
         schedule = workshop.schedule(name, settings.head_steps, settings.head_learning_rate)
         loss = workshop.minimize(network, schedule)
         head = {key: value for key, value in network.weights().items() if key.startswith(HEAD)}
-        return head, (Stage(name, "head", time.monotonic() - began, loss),)
+        return Trained(head, (Stage(name, "head", time.monotonic() - began, loss),))
 
-    head, stages = workshop.once(name, fitted)
-    return {**blank, **state, **head}, stages
+    fitted_head = workshop.once(name, fitted)
+    return replace(fitted_head, weights={**blank, **state, **fitted_head.weights})
 
 
 def _fine_tune(
@@ -309,6 +304,7 @@ def _fine_tune(
         network = workshop.trainable(weights)
         loss = workshop.minimize(network, workshop.schedule(name, steps, learning_rate))
         workshop.settle(network, name)
-        return network.weights(), (Stage(name, "finetune", time.monotonic() - began, loss),)
+        stage = Stage(name, "finetune", time.monotonic() - began, loss)
+        return Trained(network.weights(), (stage,))
 
     return workshop.once(name, tuned)

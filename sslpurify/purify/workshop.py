@@ -12,12 +12,10 @@ from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet
 from sslpurify.encoders import CleanSet, Encoder, Network, embed
 from sslpurify.journal import Journal
-from sslpurify.purify.settings import TscSettings
-from sslpurify.purify.stage import Stage
-from sslpurify.types import Listener, Piece, State, Step
-
-Trained = tuple[State, tuple[Stage, ...]]
-"""Weights, and what happened to them."""
+from sslpurify.purify.settings import KINDS, TscSettings
+from sslpurify.purify.stage import Trained
+from sslpurify.symmetry import PermutationSpec
+from sslpurify.types import Listener, State, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +40,7 @@ class Workshop:
 
     def once(self, name: str, work: Callable[[], Trained]) -> Trained:
         """What a stage, or a round of stages, leaves: done now or remembered."""
-
-        def piece() -> Piece:
-            weights, stages = work()
-            return Piece(weights, {"stages": [stage.to_json() for stage in stages]})
-
-        done = self.journal.once(name, piece)
-        return done.tensors, tuple(map(Stage.from_json, done.facts["stages"]))
+        return Trained.from_piece(self.journal.once(name, lambda: work().to_piece()))
 
     def load(self, state: State) -> Network:
         """A network with a copy of these weights, placed, in evaluation mode."""
@@ -116,3 +108,8 @@ def kept_names(encoder: Encoder, settings: TscSettings) -> tuple[str, ...]:
     """Names of the modules and parameters that the settings keep as they came."""
     shallow = encoder.sections[: int(settings.kept * len(encoder.sections))]
     return tuple(name for section in shallow for name in section)
+
+
+def permuted_groups(encoder: Encoder, settings: TscSettings) -> PermutationSpec:
+    """The permutation groups that the settings name, outside the kept sections."""
+    return encoder.spec.select(KINDS[settings.groups]).outside(kept_names(encoder, settings))

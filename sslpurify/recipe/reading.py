@@ -22,6 +22,7 @@ def load(
     *,
     settings: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> R:
     """One validated recipe: flags win over ``settings``, these over the file, it over defaults.
 
@@ -30,12 +31,13 @@ def load(
         path: A YAML file, or None for no file.
         settings: Overrides ``key=value`` or ``block.key=value``; values are read as YAML.
         flags: Values of the command line under their keys; a None was not given.
+        defaults: Win over the model's own.
 
     Raises:
         ConfigError: With every problem found, each under its key path.
         UnsafeInputError: The file holds more than plain data.
     """
-    tree = read_tree(path) if path else {}
+    tree = dict(defaults or {}) | (read_tree(path) if path else {})
     for setting in settings:
         _override(tree, setting)
     tree |= {key: value for key, value in (flags or {}).items() if value is not None}

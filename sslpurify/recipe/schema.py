@@ -188,6 +188,10 @@ class EvaluateRecipe(Measuring):
         trigger: A built-in trigger's name, or a file: npz, picture or YAML.
         target: The class that triggered images are pulled to; comes with ``trigger``.
         probes: The probes, in the order of the table.
+        shots: Images of each class, drawn by the seed, that the probes learn from; None: all of
+            ``train``.
+        sweep: Folder of a finished purification, along whose curves is measured as well.
+        sweep_points: Points on each of them, the ends included.
     """
 
     verb: Literal["evaluate"] = "evaluate"
@@ -199,6 +203,9 @@ class EvaluateRecipe(Measuring):
     probes: Annotated[tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)] = (
         "knn",
     )
+    shots: Count | None = None
+    sweep: Path | None = None
+    sweep_points: Annotated[int, Field(ge=2, le=1001)] = 11
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

@@ -1,5 +1,6 @@
 """What each verb does: the only room that wires the others together."""
 
+from sslpurify.run.aggregation import aggregate
 from sslpurify.run.answer import Answer
 from sslpurify.run.demonstration import demo
 from sslpurify.run.evaluation import evaluate
@@ -9,13 +10,16 @@ from sslpurify.run.poisoning import attack
 from sslpurify.run.pretraining import pretrain
 from sslpurify.run.purification import purify
 from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show_recipe
+from sslpurify.run.sweep import described
 
 __all__ = [
     "Answer",
+    "aggregate",
     "attack",
     "check_recipes",
     "copy_recipe",
     "demo",
+    "described",
     "doctor",
     "evaluate",
     "inspect",

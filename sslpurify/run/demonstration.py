@@ -12,13 +12,14 @@ from sslpurify.compute import choose
 from sslpurify.data import ImageSet, LabelledImages, from_pixels
 from sslpurify.encoders import Encoder
 from sslpurify.journal import FORGETFUL
-from sslpurify.probes import ProbeSettings
+from sslpurify.probes import Measurement, Probe, ProbeSettings
 from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
-from sslpurify.report import Evaluation, Row, Which, evaluation_table
+from sslpurify.report import Which, evaluation_table
 from sslpurify.run.answer import FOLLOWER, Answer
+from sslpurify.run.bench import Bench, class_index, see
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import run_directory, unused
-from sslpurify.run.evaluation import Bench, class_index, measure, rows_of, see
+from sslpurify.run.evaluation import evaluation_of, measure
 from sslpurify.run.loading import completed, encoder_of, read_weights
 from sslpurify.run.purification import purify_into, settled
 from sslpurify.types import Listener, State
@@ -66,23 +67,25 @@ def demo(
         seed,
     )
 
-    def rows(which: Which, state: State, encoder: Encoder) -> list[Row]:
+    def measured(which: Which, state: State, encoder: Encoder) -> dict[Probe, Measurement]:
         seen = see(encoder.load(state), bench, compute, which, run.listener)
-        return rows_of(which, measure(seen, bench, ["knn"]), bench)
+        return measure(seen, bench, ["knn"])
 
     with run_directory(out, listener=listener, resume=False, processes=compute.processes) as run:
-        before = rows("before", completed(encoder, victim), encoder)
+        before = measured("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
         purified, data = purify_into(
             run, wanted, encoder, victim, Clean(images.clean, None), FORGETFUL, run.listener
         )
-        after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
+        after = measured("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
-        reference = rows("reference", completed(other, clean), other)
+        reference = measured("reference", completed(other, clean), other)
     if run.follows:
         return FOLLOWER
-    evaluation = Evaluation(
-        (*before, *after, *reference), bench.protocol, time.monotonic() - started
+    evaluation = evaluation_of(
+        {"before": before, "after": after, "reference": reference},
+        bench,
+        time.monotonic() - started,
     )
     table = evaluation_table(
         evaluation,

@@ -188,7 +188,7 @@ def read_state(path: Path) -> Standing:
         begun = text["begun"]
         stands = begun and (begun["name"], Piece(parts.get(len(pieces), {}), begun["facts"]))
         return Standing(pieces, stands, int(text["metrics"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is no state of a run") from error
 
 

@@ -110,12 +110,17 @@ def finished(run: RunDirectory) -> Answer:
     return Answer(data, text)
 
 
-def room_for(tensors: State, parent: Checkpoint | None) -> int:
+def room_for(tensors: State, parent: Checkpoint | None, traces: int = 0) -> int:
     """Bytes that a run writes at most, before what it no longer needs is taken away.
 
     A state holds the tensors of a finished and of a running stage, the latter with two averages of
-    Adam's beside them; two states are kept while a third is written.
+    Adam's beside them, and all traces so far; two states are kept while a third is written.
+
+    Args:
+        tensors: What is trained.
+        parent: The checkpoint that they come from.
+        traces: Copies of them that stay beside the result, at most.
     """
     size = sum(tensor.nbytes for tensor in tensors.values())
     whole = size if parent is None else sum(t.nbytes for t in parent.tensors.values())
-    return 3 * 5 * size + 2 * whole
+    return (3 * (5 + traces) + traces) * size + 2 * whole

@@ -10,7 +10,7 @@ from typing import Any
 from sslpurify.compute import choose
 from sslpurify.encoders import Encoder
 from sslpurify.journal import Journal
-from sslpurify.purify import Purified, Stage
+from sslpurify.purify import Purified, Stage, Trace
 from sslpurify.purify import purify as take_out
 from sslpurify.purify import resolved as settings_for
 from sslpurify.recipe import PurifyRecipe
@@ -26,8 +26,12 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
+from sslpurify.run.memory import Standing, read_state, write_state
 from sslpurify.run.output import finished, inputs_of, room_for, save_run
 from sslpurify.types import Listener
+
+TRACES = "curves.safetensors"
+"""What of its curves a finished run keeps, for `sslpurify evaluate --sweep`."""
 
 
 def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) -> Answer:
@@ -52,7 +56,9 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
         tell_decisions(recipe, encoder)
         recipe = settled(resolved(recipe, encoder), encoder)
         inputs = inputs_of(recipe, weights.checkpoint, clean)
-        memory = run.begin(recipe, inputs, room_for(weights.state, weights.checkpoint))
+        traces = 3 * recipe.tsc.rounds - 1  # two bends a round, and where later rounds began
+        room = room_for(weights.state, weights.checkpoint, traces)
+        memory = run.begin(recipe, inputs, room)
         if memory is None:
             return finished(run)
         _, data = purify_into(run, recipe, encoder, weights, clean, memory, memory.listen)
@@ -99,12 +105,33 @@ def purify_into(
     made = replace(weights, state=purified.state)
     with run.results() as folder:
         _save_profiles(purified.stages, folder)
+        write_traces(purified.traces, folder / TRACES)
         return purified, save_run(folder, recipe, made, clean.images, compute, facts)
+
+
+def write_traces(traces: Sequence[Trace], path: Path) -> None:
+    """Writes what is kept of a run's curves."""
+    write_state(Standing({trace.name: trace.to_piece() for trace in traces}), path)
+
+
+def read_traces(path: Path) -> tuple[Trace, ...]:
+    """What `write_traces` wrote.
+
+    Raises:
+        CheckpointError: The file is torn, or is something else.
+    """
+    pieces = read_state(path).pieces
+    return tuple(Trace.from_piece(str(name), piece) for name, piece in pieces.items())
+
+
+def file_name(stage: str) -> str:
+    """A stage's name as part of a file's: ``round-1-stage-2``."""
+    return "-".join(re.findall(r"[a-z0-9]+", stage.lower()))
 
 
 def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
     """One picture for every stage that ran along a curve, named after it."""
     for stage in stages:
         if stage.profile is not None:
-            words = re.findall(r"[a-z0-9]+", stage.name.lower())
-            save_profile(stage.profile, folder / f"profile-{'-'.join(words)}.png", title=stage.name)
+            path = folder / f"profile-{file_name(stage.name)}.png"
+            save_profile(stage.profile, path, title=stage.name)

@@ -211,7 +211,7 @@ class TestTrace:
 class TestParts:
     def test_the_backbone_is_untouched_while_the_head_is_fitted(self):
         settings = changed(SMALL, head_steps=3, head_learning_rate=0.1)
-        state, _ = _fit_head(workshop(settings, seed=5), headless())
+        state = _fit_head(workshop(settings, seed=5), headless()).weights
         assert all(identical(state[name], tensor) for name, tensor in headless().items())
         blank = ENCODER.fresh(5).state_dict()
         fitted = [name for name in state if name.startswith(HEAD)]
@@ -220,13 +220,13 @@ class TestParts:
 
     def test_fitting_the_head_lowers_the_loss(self):
         settings = changed(SMALL, head_steps=15, head_learning_rate=0.01)
-        _, (stage,) = _fit_head(workshop(settings), headless())
+        (stage,) = _fit_head(workshop(settings), headless()).stages
         assert stage.loss[1] < stage.loss[0]
 
     def test_fine_tuning_trains_what_a_curve_trains(self):
         state = with_head()
         settings = changed(SMALL, kept=0.5)
-        tuned, _ = _fine_tune(workshop(settings), state, "tuning", 1, 0.01)
+        tuned = _fine_tune(workshop(settings), state, "tuning", 1, 0.01).weights
         parameters = [name for name, _ in ENCODER.fresh(0).named_parameters()]
         moved = {name for name in parameters if not identical(tuned[name], state[name])}
         deep = ("backbone.layer3.", "backbone.layer4.")
