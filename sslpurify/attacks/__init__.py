@@ -1,15 +1,21 @@
 """Attacks, to make victims that purification is tested on."""
 
 from sslpurify.attacks.badencoder import BadEncoderSettings
+from sslpurify.attacks.effects import Add, Blend, Chain, Effect, Warp
 from sslpurify.attacks.pair_poisoning import PairPoisoningSettings, poison_pairs
 from sslpurify.attacks.patterns import BUILT_IN
 from sslpurify.attacks.triggers import Trigger, read_reference, read_trigger
 
 __all__ = [
     "BUILT_IN",
+    "Add",
     "BadEncoderSettings",
+    "Blend",
+    "Chain",
+    "Effect",
     "PairPoisoningSettings",
     "Trigger",
+    "Warp",
     "poison_pairs",
     "read_reference",
     "read_trigger",
