@@ -9,6 +9,7 @@ from sslpurify.run.poisoning import attack
 from sslpurify.run.pretraining import pretrain
 from sslpurify.run.purification import purify
 from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show_recipe
+from sslpurify.run.showing import show_trigger
 
 __all__ = [
     "Answer",
@@ -23,4 +24,5 @@ __all__ = [
     "pretrain",
     "purify",
     "show_recipe",
+    "show_trigger",
 ]
