@@ -2,6 +2,14 @@
 
 from sslpurify.attacks.badencoder import BadEncoderSettings
 from sslpurify.attacks.effects import Add, Blend, Chain, Effect, Warp
+from sslpurify.attacks.image_poisoning import (
+    CtrlSettings,
+    PatchPoisoningSettings,
+    first_of_class,
+    members,
+    poison_images,
+    share_of_class,
+)
 from sslpurify.attacks.pair_poisoning import PairPoisoningSettings, poison_pairs
 from sslpurify.attacks.patterns import BUILT_IN
 from sslpurify.attacks.triggers import Trigger, read_reference, read_trigger
@@ -12,11 +20,17 @@ __all__ = [
     "BadEncoderSettings",
     "Blend",
     "Chain",
+    "CtrlSettings",
     "Effect",
     "PairPoisoningSettings",
+    "PatchPoisoningSettings",
     "Trigger",
     "Warp",
+    "first_of_class",
+    "members",
+    "poison_images",
     "poison_pairs",
     "read_reference",
     "read_trigger",
+    "share_of_class",
 ]

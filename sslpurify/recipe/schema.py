@@ -5,7 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sslpurify.attacks import BadEncoderSettings, PairPoisoningSettings
+from sslpurify.attacks import (
+    BadEncoderSettings,
+    CtrlSettings,
+    PairPoisoningSettings,
+    PatchPoisoningSettings,
+)
 from sslpurify.pretrain import ClipSettings, SimclrSettings
 from sslpurify.probes import (
     Gate,
@@ -227,19 +232,23 @@ class AttackRecipe(Measuring, Run):
             clean encoder is surest of.
         reference_index: Which image of an npz that holds several.
         badencoder: Settings of BadEncoder.
+        ctrl: Settings of CTRL; its data have a folder for each class.
+        patch_poisoning: Settings of patch poisoning; likewise.
         pair_poisoning: Settings of pair poisoning.
         gate: What the victim must reach.
     """
 
     verb: Literal["attack"] = "attack"
     checkpoint: Path
-    method: Literal["badencoder", "pair-poisoning"] = "badencoder"
+    method: Literal["badencoder", "ctrl", "patch-poisoning", "pair-poisoning"] = "badencoder"
     probe: Literal["knn", "zeroshot"] = "knn"
     trigger: str
     target: ClassName
     reference_image: str = "auto"
     reference_index: Annotated[int, Field(ge=0)] = 0
     badencoder: BadEncoderSettings = BadEncoderSettings()
+    ctrl: CtrlSettings = CtrlSettings()
+    patch_poisoning: PatchPoisoningSettings = PatchPoisoningSettings()
     pair_poisoning: PairPoisoningSettings = PairPoisoningSettings()
     gate: Gate = Gate(max_accuracy_drop=0.02)
 

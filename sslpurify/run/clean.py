@@ -198,6 +198,10 @@ def _batch(recipe: Pairs) -> tuple[int, str] | None:
             return recipe.simclr.batch_size, "simclr.batch_size"
         case PretrainRecipe():
             return recipe.clip.batch_size, "clip.batch_size"
+        case AttackRecipe(method="ctrl"):
+            return recipe.ctrl.training.batch_size, "ctrl.training.batch_size"
+        case AttackRecipe(method="patch-poisoning"):
+            return recipe.patch_poisoning.training.batch_size, "patch_poisoning.training.batch_size"
         case AttackRecipe(method="pair-poisoning"):
             return recipe.pair_poisoning.training.batch_size, "pair_poisoning.training.batch_size"
         case _:
