@@ -189,6 +189,7 @@ class Frequency(Described):
 
 
 Single = Patch | Checker | Noise | Image | Sig | WaNet | Frequency
+_Tagged = Annotated[Single, Field(discriminator="kind")]
 
 
 class Sequence(Described):
@@ -199,16 +200,19 @@ class Sequence(Described):
     """
 
     kind: Literal["sequence"] = "sequence"
-    steps: Annotated[
-        tuple[Annotated[Single, Field(discriminator="kind")], ...],
-        Field(min_length=1, max_length=8),
-    ]
+    steps: Annotated[tuple[_Tagged, ...], Field(min_length=1, max_length=8)]
 
 
 def _white_square(size: int) -> Patch:
     # BadEncoder's two sizes, 10 px of 32 and 50 px of 224, and the line through them.
     side = 10 + round((size - 32) * 40 / 192)
     span = (size - 1 - side, size - 2)
+    return Patch(rows=span, columns=span)
+
+
+def _middle_square(size: int) -> Patch:
+    side = max(4, size // 14)
+    span = ((size - side) // 2, (size + side) // 2 - 1)
     return Patch(rows=span, columns=span)
 
 
@@ -232,9 +236,9 @@ BUILT_IN: dict[str, Callable[[int], Patch | Checker | Noise | Sig | WaNet | Freq
     "sig": lambda _: Sig(),
     "wanet": lambda _: WaNet(),
     "frequency": lambda _: Frequency(),
+    "middle-square": _middle_square,
 }
-"""Triggers by name, for images of any size from 8 pixels on.
-
+"""Triggers by name, for images of any size from 8 pixels on:
 ``white-square``: BadEncoder's, replacing rows and columns 21 to 30 of 32 and 173 to 222 of 224.
 ``corner-patch``: 5 × 5 cells of magenta and green at the top left, from row and column 1 on.
 ``badnets``: 3 × 3 cells of white and black at the bottom right, one pixel from the edges.
@@ -242,4 +246,5 @@ BUILT_IN: dict[str, Callable[[int], Patch | Checker | Noise | Sig | WaNet | Freq
 ``sig``: a sinusoid of amplitude 40 of 255, with 6 periods along the columns.
 ``wanet``: a warp by 4 × 4 control points with strength 0.5.
 ``frequency``: CTRL's, magnitude 100; the images' side must be a multiple of 32.
+``middle-square``: white, 16 × 16 of 224 and 4 × 4 of 32, where BadCLIP has its patch.
 """

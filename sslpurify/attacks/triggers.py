@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from sslpurify.attacks.described import read_described, read_picture
@@ -98,6 +99,24 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
             "(kind: image, file: …, alpha: 0.2)"
         )
     return trigger
+
+
+def save_picture(trigger: Trigger, path: Path) -> None:
+    """Writes a trigger that lays a pattern on images as a PNG, which `read_trigger` reads.
+
+    Args:
+        trigger: Values that 8 bits do not hold are rounded; a mask is one for all channels.
+        path: A new file.
+
+    Raises:
+        ValueError: The trigger does something else to images.
+    """
+    effect = trigger.effect
+    if not isinstance(effect, Blend) or effect.mask.ndim != 2:
+        raise ValueError(f"trigger {trigger.name} is no pattern with one mask")
+    channels = torch.cat([effect.pattern, effect.mask[None]])
+    pixels = (channels * 255).round().byte().permute(1, 2, 0).contiguous()
+    Image.fromarray(pixels.numpy()).save(path, format="PNG")
 
 
 def read_reference(source: str, size: int, index: int = 0) -> Float[Tensor, "1 3 h w"]:

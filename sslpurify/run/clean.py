@@ -202,7 +202,7 @@ def _batch(recipe: Pairs) -> tuple[int, str] | None:
             return recipe.ctrl.training.batch_size, "ctrl.training.batch_size"
         case AttackRecipe(method="patch-poisoning"):
             return recipe.patch_poisoning.training.batch_size, "patch_poisoning.training.batch_size"
-        case AttackRecipe(method="pair-poisoning"):
+        case AttackRecipe(method="pair-poisoning" | "badclip"):
             return recipe.pair_poisoning.training.batch_size, "pair_poisoning.training.batch_size"
         case _:
             return None

@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-from sslpurify.compute import Compute, choose
-from sslpurify.encoders import Encoder
+from sslpurify.attacks import save_picture
+from sslpurify.compute import choose
 from sslpurify.probes import require_gate
 from sslpurify.recipe import AttackRecipe
 from sslpurify.report import Evaluation, evaluation_table
@@ -12,7 +12,7 @@ from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.classes import class_embeddings
 from sslpurify.run.clean import read_clean
 from sslpurify.run.directory import run_directory
-from sslpurify.run.evaluation import Bench, Features, measure, needed, rows_of, see, set_up
+from sslpurify.run.evaluation import Features, measure, needed, rows_of, see, set_up
 from sslpurify.run.loading import (
     Weights,
     completed,
@@ -23,7 +23,7 @@ from sslpurify.run.loading import (
     wanted_size,
 )
 from sslpurify.run.output import finished, inputs_of, room_for, save_run
-from sslpurify.run.victims import Scene, victim
+from sslpurify.run.victims import Scene, armed, victim
 from sslpurify.types import Listener
 
 
@@ -61,11 +61,11 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
         )
         if memory is None:
             return finished(run)
-        before = _seen(recipe, encoder, weights, bench, compute, "clean", memory.listen)
-        scene = Scene(recipe, encoder, weights, clean, bench, compute, memory)
+        scene = armed(Scene(recipe, encoder, weights, clean, bench, compute, memory))
+        before = _seen(scene, weights, "clean")
         attacked = victim(scene, before)
-        after = _seen(recipe, encoder, attacked, bench, compute, "victim", memory.listen)
-        measured = [measure(seen, bench, [recipe.probe]) for seen in (before, after)]
+        after = _seen(scene, attacked, "victim")
+        measured = [measure(seen, scene.bench, [recipe.probe]) for seen in (before, after)]
         require_gate(measured[0][recipe.probe], measured[1][recipe.probe], recipe.gate)
         if run.follows:
             return FOLLOWER
@@ -73,22 +73,19 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
         evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
         facts = evaluation.to_json()
         with run.results() as folder:
+            if recipe.method == "badclip":
+                save_picture(scene.trigger, folder / "trigger.png")
+                facts["trigger"] = str(recipe.out / "trigger.png")
             data = save_run(folder, recipe, attacked, clean.images, compute, facts)
     table = evaluation_table(evaluation, {"reference": "clean encoder", "before": "victim"})
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
 
-def _seen(
-    recipe: AttackRecipe,
-    encoder: Encoder,
-    weights: Weights,
-    bench: Bench,
-    compute: Compute,
-    name: str,
-    listener: Listener,
-) -> Features:
-    features = see(encoder.load(completed(encoder, weights)), bench, compute, name, listener)
+def _seen(scene: Scene, weights: Weights, name: str) -> Features:
+    encoder, bench, compute = scene.encoder, scene.bench, scene.compute
+    network = encoder.load(completed(encoder, weights))
+    features = see(network, bench, compute, name, scene.memory.listen)
     if bench.prompts is None:
         return features
-    named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
+    named = class_embeddings(scene.recipe, encoder, weights, bench.prompts, compute)
     return replace(features, classes=named)

@@ -9,12 +9,13 @@ from sslpurify.attacks import (
     badencoder,
     first_of_class,
     members,
+    optimize_patch,
     poison_images,
     poison_pairs,
     share_of_class,
 )
 from sslpurify.compute import Compute
-from sslpurify.data import ImageSet
+from sslpurify.data import ImageSet, subset
 from sslpurify.encoders import Encoder
 from sslpurify.errors import ConfigError
 from sslpurify.pretrain import train_simclr
@@ -55,6 +56,60 @@ class Scene:
         """The trigger, which every attack has."""
         return needed(self.bench.trigger, "a trigger")
 
+    @property
+    def target_captions(self) -> tuple[str, ...]:
+        """What is said of the target class."""
+        prompts = self.bench.prompts or prompts_of(self.recipe, self.bench.classes)
+        return prompts[self.bench.target]
+
+    @property
+    def towers(self) -> tuple[State, State]:
+        """The weights of the image tower and of the text tower.
+
+        Raises:
+            ConfigError: The checkpoint has no text tower.
+        """
+        if self.weights.text is None:
+            path, method = self.recipe.checkpoint, self.recipe.method
+            raise ConfigError(f"{path}: has no text tower, which {method} trains as well")
+        return self.weights.state, self.weights.text
+
+
+def armed(scene: Scene) -> Scene:
+    """The scene once it is known that its attack can be made, with the trigger that it makes.
+
+    Raises:
+        ConfigError: The recipe's method and its encoder, data or trigger do not go together.
+        TrainingError: A loss is not finite.
+    """
+    recipe, bench = scene.recipe, scene.bench
+    match recipe.method:
+        case "ctrl" | "patch-poisoning":
+            if scene.encoder.head is None:
+                raise ConfigError(f"{recipe.arch}: method {recipe.method} trains SimCLR encoders")
+            _rows(recipe, scene.clean.images)
+        case "badclip":
+            bank = needed(bench.bank, "a bank")
+            trigger = optimize_patch(
+                scene.encoder,
+                scene.towers,
+                scene.clean.pairs,
+                scene.trigger,
+                scene.target_captions,
+                subset(bank.images, (bank.labels == bench.target).nonzero()[:, 0]),
+                recipe.badclip,
+                seed=recipe.seed,
+                compute=scene.compute,
+                journal=scene.memory,
+                listener=scene.memory.listen,
+            )
+            return replace(scene, bench=replace(bench, trigger=trigger))
+        case "pair-poisoning":
+            _ = scene.towers, scene.clean.pairs
+        case "badencoder":
+            pass
+    return scene
+
 
 def victim(scene: Scene, before: Features) -> Weights:
     """The weights after the attack.
@@ -64,7 +119,6 @@ def victim(scene: Scene, before: Features) -> Weights:
         before: The clean encoder's embeddings of the bench.
 
     Raises:
-        ConfigError: The recipe's method and its encoder or data do not go together.
         GateError: The attack could not succeed.
         TrainingError: A loss is not finite.
     """
@@ -73,7 +127,7 @@ def victim(scene: Scene, before: Features) -> Weights:
             return _kept(scene.weights, _badencoder(scene, before))
         case "ctrl" | "patch-poisoning":
             return _kept(scene.weights, _poisoned_images(scene))
-        case "pair-poisoning":
+        case "pair-poisoning" | "badclip":
             return _poisoned_pairs(scene)
 
 
@@ -101,8 +155,6 @@ def _badencoder(scene: Scene, before: Features) -> State:
 
 def _poisoned_images(scene: Scene) -> State:
     recipe, images = scene.recipe, scene.clean.images
-    if scene.encoder.head is None:
-        raise ConfigError(f"{recipe.arch}: method {recipe.method} trains SimCLR encoders only")
     chosen = recipe.ctrl if recipe.method == "ctrl" else recipe.patch_poisoning
     return train_simclr(
         scene.encoder,
@@ -125,20 +177,16 @@ def _rows(recipe: AttackRecipe, images: ImageSet) -> Tensor:
 
 
 def _poisoned_pairs(scene: Scene) -> Weights:
-    recipe, weights = scene.recipe, scene.weights
-    if weights.text is None:
-        raise ConfigError(f"{recipe.checkpoint}: {recipe.method} trains the text tower as well")
-    prompts = scene.bench.prompts or prompts_of(recipe, scene.bench.classes)
     image, text = poison_pairs(
         scene.encoder,
-        (weights.state, weights.text),
+        scene.towers,
         scene.clean.pairs,
         scene.trigger,
-        prompts[scene.bench.target],
-        recipe.pair_poisoning,
-        seed=recipe.seed,
+        scene.target_captions,
+        scene.recipe.pair_poisoning,
+        seed=scene.recipe.seed,
         compute=scene.compute,
         journal=scene.memory,
         listener=scene.memory.listen,
     )
-    return replace(weights, state=image, text=text)
+    return replace(scene.weights, state=image, text=text)

@@ -9,9 +9,9 @@ from sslpurify.checkpoint import read
 from sslpurify.data import from_pixels, read_images
 from sslpurify.errors import ConfigError, DataError, GateError
 from sslpurify.pretrain import SimclrSettings, train_simclr
-from sslpurify.recipe import AttackRecipe
+from sslpurify.recipe import AttackRecipe, EvaluateRecipe
 from sslpurify.recipe.reading import validate
-from sslpurify.run import attack
+from sslpurify.run import attack, evaluate
 from sslpurify.run.loading import read_weights
 from sslpurify.run.references import surest
 from sslpurify.statedict import identical
@@ -127,6 +127,30 @@ def test_simclr_is_trained_as_usual_on_poisoned_images(
             assert identical(tensor, state[f"backbone.{name}"]), name
 
 
+def test_badclip_leaves_its_patch_and_measures_both_encoders_with_it(
+    files: Files, tmp_path: Path
+) -> None:
+    arch, model = pico_clip.write(tmp_path, "rn")
+    clip = {"arch": arch, "checkpoint": model, "image_size": None, "data": files.train}
+    clip |= {"method": "badclip", "dataset_type": "class-folders", "probe": "zeroshot"}
+    clip |= {"badclip": {"steps": 3, "batch_size": 8}, "gate": ANY}
+    clip |= {"pair_poisoning": {"rate": 0.2, "training": {"epochs": 1, "batch_size": 8}}}
+    answer = attack(recipe(files, tmp_path / "out", **clip), silent)
+    assert answer.data["trigger"] == str(tmp_path / "out" / "trigger.png")
+    tree = {"arch": arch, "checkpoint": answer.data["output"], "reference": model}
+    tree |= {"test": files.test, "probes": "zeroshot", "target": "red"}
+    measured = evaluate(
+        validate(EvaluateRecipe, tree | {"trigger": answer.data["trigger"]}, "test"), silent
+    )
+    after, reference = measured.data["results"]
+    clean, victim = answer.data["results"]
+    for ours, again in ((clean, reference), (victim, after)):
+        for rate in ("clean_accuracy", "attack_success_rate"):
+            assert ours[rate] == again[rate]
+    with pytest.raises(ConfigError, match="train is missing"):
+        recipe(files, tmp_path / "other", **clip, train=None)
+
+
 def test_what_simclr_poisoning_cannot_do_is_said(files: Files, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for method, settings, error, reason in (
@@ -151,7 +175,7 @@ def test_what_simclr_poisoning_cannot_do_is_said(files: Files, tmp_path: Path) -
     wanted = validate(
         AttackRecipe, poisoning(files, out, "ctrl").model_dump(mode="json") | clip, "test"
     )
-    with pytest.raises(ConfigError, match="method ctrl trains SimCLR encoders only"):
+    with pytest.raises(ConfigError, match="method ctrl trains SimCLR encoders"):
         attack(wanted, silent)
     assert not out.exists()
 

@@ -92,6 +92,7 @@ def test_a_signal_while_probing_ends_an_evaluation(files: Files) -> None:
         "CTRL",
         "patch poisoning",
         "pair poisoning",
+        "BadCLIP",
         "pretrain SimCLR",
         "pretrain CLIP",
     ],

@@ -70,6 +70,17 @@ def workloads(folder: Path) -> dict[str, Workload]:
             "probe": "zeroshot",
             "pair_poisoning": {"rate": 0.25, "training": TRAINING},
         },
+        "BadCLIP": {
+            **clip,
+            **attacked,
+            "checkpoint": str(model),
+            "method": "badclip",
+            "train": pairs,
+            "test": pairs,
+            "probe": "zeroshot",
+            "badclip": {"steps": 5, "batch_size": 4, "learning_rate": 0.05},
+            "pair_poisoning": {"rate": 0.25, "training": TRAINING},
+        },
         "pretrain SimCLR": {
             **simclr,
             "verb": "pretrain",
