@@ -8,7 +8,19 @@ import numpy as np
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sslpurify.attacks.patterns import Checker, Image, Noise, Patch, Picture
+from sslpurify.attacks.effects import Blend, Chain, Effect
+from sslpurify.attacks.patterns import (
+    Checker,
+    Described,
+    Frequency,
+    Image,
+    Noise,
+    Patch,
+    Sequence,
+    Sig,
+    Single,
+    WaNet,
+)
 from sslpurify.data import open_image
 from sslpurify.data.folder import printable
 from sslpurify.errors import ConfigError, DataError, UnsafeInputError
@@ -16,14 +28,23 @@ from sslpurify.strict_yaml import parse
 
 _MAX_BYTES = 16 * 2**10
 
-_KINDS = {"patch": Patch, "checker": Checker, "noise": Noise, "image": Image}
-_DESCRIPTION: TypeAdapter[Patch | Checker | Noise | Image] = TypeAdapter(
-    Annotated[Patch | Checker | Noise | Image, Field(discriminator="kind")]
+_KINDS: dict[str, type[Described]] = {
+    "patch": Patch,
+    "checker": Checker,
+    "noise": Noise,
+    "image": Image,
+    "sig": Sig,
+    "wanet": WaNet,
+    "frequency": Frequency,
+    "sequence": Sequence,
+}
+_DESCRIPTION: TypeAdapter[Single | Sequence] = TypeAdapter(
+    Annotated[Single | Sequence, Field(discriminator="kind")]
 )
 
 
-def read_described(path: Path, size: int) -> Picture:
-    """The picture that a YAML file describes, for images of this size.
+def read_described(path: Path, size: int) -> tuple[Effect, str]:
+    """What the trigger that a YAML file describes does to images of this size, and its description.
 
     Raises:
         DataError: Not such a description (all its faults at once), or made for another size.
@@ -34,23 +55,29 @@ def read_described(path: Path, size: int) -> Picture:
     except ValidationError as error:
         faults = "; ".join(_faults(error))
         raise DataError(f"{printable(path)}: {faults}") from None
+    return _effect(described, path, size), str(described)
+
+
+def _effect(described: Single | Sequence, path: Path, size: int) -> Effect:
     if described.size not in (None, size):
         raise DataError(
             f"{printable(path)}: made for images of {described.size} × {described.size}, "
             f"but the encoder's images are {size} × {size}"
         )
+    if isinstance(described, Sequence):
+        return Chain([_effect(step, path, size) for step in described.steps])
     if isinstance(described, Image):
         file = _beside(path, described.file)
         return read_picture(file, size, described.position, described.alpha)
     try:
-        return described.draw(size)
+        return described.effect(size)
     except DataError as error:
         raise DataError(f"{printable(path)}: {error}") from error
 
 
 def read_picture(
     path: Path, size: int, position: tuple[int, int] | None = None, alpha: float = 1.0
-) -> Picture:
+) -> Blend:
     """A picture as a trigger; its mask is its own opacity times ``alpha``.
 
     Args:
@@ -79,7 +106,7 @@ def read_picture(
     inside = (slice(top, top + image.height), slice(left, left + image.width))
     pattern[:, *inside] = values[:3]
     mask[inside] = values[3] * alpha
-    return pattern, mask
+    return Blend(pattern, mask)
 
 
 def _load(path: Path) -> Any:
@@ -114,13 +141,21 @@ def _beside(path: Path, file: str) -> Path:
 def _faults(error: ValidationError) -> list[str]:
     faults: list[str] = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        kind, *key = fault["loc"] or ("",)
-        name = ".".join(str(part) for part in key)
+        kind, name = _located(fault["loc"])
         message = printable(fault["msg"])
         if fault["type"] == "extra_forbidden":
-            known = _KINDS[str(kind)].model_fields
-            close = get_close_matches(name, known, 1)
+            known = _KINDS[kind].model_fields
+            close = get_close_matches(name.rpartition(".")[2], known, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
             message = f"unknown key; {hint}"
         faults.append(f"{printable(name)}: {message}" if name else message)
     return faults
+
+
+def _located(place: tuple[int | str, ...]) -> tuple[str, str]:
+    """The kind of the description that a fault lies in, and the key's path without kinds."""
+    kind, *key = place or ("",)
+    if kind == "sequence" and len(key) > 2:
+        steps, number, kind, *rest = key
+        key = [steps, number, *rest]
+    return str(kind), ".".join(str(part) for part in key)

@@ -1,44 +1,42 @@
 """Triggers: functions on images in [0, 1], read from files or by name."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from sslpurify.attacks.described import read_described, read_picture
+from sslpurify.attacks.effects import Blend, Effect
 from sslpurify.attacks.npz import read_array
-from sslpurify.attacks.patterns import BUILT_IN, Picture
+from sslpurify.attacks.patterns import BUILT_IN
 from sslpurify.data import decode_image
 from sslpurify.data.folder import printable
 from sslpurify.errors import DataError
+from sslpurify.rng import generator
 
 _LEAST = 8  # pixels; smaller images have no room for the built-in patches
 
 
 @dataclass(frozen=True, eq=False)
 class Trigger:
-    """Lays a pattern on images: image · (1 - mask) + pattern · mask.
+    """A named function on images in [0, 1].
 
     Args:
         name: For people.
-        pattern: What is laid on, in [0, 1].
-        mask: How much of it, in [0, 1]: 0 keeps the image, 1 replaces it.
-
-    Raises:
-        DataError: When values lie outside [0, 1].
+        size: Side of the images that it is laid on, in pixels.
+        effect: What it does to them.
+        description: The same in words; for a described kind its line of YAML.
     """
 
     name: str
-    pattern: Float[Tensor, "3 h w"]
-    mask: Float[Tensor, "h w"] | Float[Tensor, "3 h w"]
-
-    def __post_init__(self) -> None:
-        for what, values in (("pattern", self.pattern), ("mask", self.mask)):
-            if not ((values >= 0) & (values <= 1)).all():
-                raise DataError(f"trigger {self.name}: the {what} has values outside [0, 1]")
+    size: int
+    effect: Effect
+    description: str
 
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """New images with the trigger; same shape, range, type and device.
@@ -46,17 +44,22 @@ class Trigger:
         Raises:
             DataError: When the images are not of the trigger's size.
         """
-        if images.shape[-2:] != self.pattern.shape[-2:]:
+        if images.shape[-2:] != (self.size, self.size):
             raise DataError(
-                f"trigger {self.name} is {_size(self.pattern)}, the images are {_size(images)}"
+                f"trigger {self.name} is {self.size} × {self.size}, "
+                f"the images are {images.shape[-2]} × {images.shape[-1]}"
             )
-        pattern, mask = self.pattern.to(images), self.mask.to(images)
-        return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
+        return self.effect(images)
 
     @property
     def picture(self) -> Float[Tensor, "3 h w"]:
         """The trigger on a grey image, for people."""
-        return self(torch.full_like(self.pattern, 0.5)[None])[0]
+        return self(torch.full((1, 3, self.size, self.size), 0.5))[0]
+
+    def digest(self) -> str:
+        """SHA-256 of what it makes of noise, in 8 bits: the same for the same function."""
+        seen = (self(_noise(self.size)) * 255).round().byte()
+        return hashlib.sha256(seen.numpy().tobytes()).hexdigest()
 
 
 def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
@@ -64,7 +67,7 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
 
     * ``.npz``: BadEncoder's files, ``t`` and ``tm`` in HWC with or without a leading axis of
       targets, applied as image · tm + t: tm is 1 where the image is *kept*. ``t`` holds 0 to 255.
-    * ``.yaml``: a description, one of `sslpurify.attacks.patterns`'s kinds.
+    * ``.yaml``: a description, one of `sslpurify.attacks.patterns`'s kinds, or several in sequence.
     * a picture of the images' size; where it is transparent, the image stays.
 
     A trigger is never resized: one of another size is another trigger.
@@ -84,16 +87,36 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     if index and suffix != ".npz":
         raise DataError(f"trigger {source}: index {index}, but only an npz file holds several")
     name = source if source in BUILT_IN else Path(source).name
-    trigger = Trigger(name, *_read(source, suffix, size, index))
-    if trigger.mask.max() == 0:
-        raise DataError(f"trigger {source} changes no image: its mask is empty")
-    if trigger.mask.min() == 1:
+    trigger = Trigger(name, size, *_read(source, suffix, size, index))
+    plain = _noise(size)
+    seen = trigger(plain)
+    if torch.equal(seen, plain):
+        raise DataError(f"trigger {source} changes no image: it is empty")
+    if torch.equal(seen[0], seen[1]):
         raise DataError(
             f"trigger {source} hides the whole image, so all triggered images would be the same: "
             "make parts of it transparent, or blend it by a YAML file "
             "(kind: image, file: …, alpha: 0.2)"
         )
     return trigger
+
+
+def save_picture(trigger: Trigger, path: Path) -> None:
+    """Writes a trigger that lays a pattern on images as a PNG, which `read_trigger` reads.
+
+    Args:
+        trigger: Values that 8 bits do not hold are rounded; a mask is one for all channels.
+        path: A new file.
+
+    Raises:
+        ValueError: The trigger does something else to images.
+    """
+    effect = trigger.effect
+    if not isinstance(effect, Blend) or effect.mask.ndim != 2:
+        raise ValueError(f"trigger {trigger.name} is no pattern with one mask")
+    channels = torch.cat([effect.pattern, effect.mask[None]])
+    pixels = (channels * 255).round().byte().permute(1, 2, 0).contiguous()
+    Image.fromarray(pixels.numpy()).save(path, format="PNG")
 
 
 def read_reference(source: str, size: int, index: int = 0) -> Float[Tensor, "1 3 h w"]:
@@ -118,22 +141,23 @@ def read_reference(source: str, size: int, index: int = 0) -> Float[Tensor, "1 3
     return decode_image(path, size)[None].float() / 255
 
 
-def _read(source: str, suffix: str, size: int, index: int) -> Picture:
+def _read(source: str, suffix: str, size: int, index: int) -> tuple[Effect, str]:
     path = Path(source)
     if source in BUILT_IN:
-        return BUILT_IN[source](size)
+        described = BUILT_IN[source](size)
+        return described.effect(size), str(described)
     if suffix == ".npz":
-        return _from_npz(path, size, index)
+        return _from_npz(path, size, index), f"t and tm, index {index}"
     if suffix in (".yaml", ".yml"):
         return read_described(path, size)
     if not suffix:
         raise DataError(
             f"{printable(source)}: no such built-in trigger; there are {', '.join(BUILT_IN)}"
         )
-    return read_picture(path, size)
+    return read_picture(path, size), f"a picture of {size} × {size} pixels"
 
 
-def _from_npz(path: Path, size: int, index: int) -> Picture:
+def _from_npz(path: Path, size: int, index: int) -> Blend:
     where = printable(path)
     added = _pixels(_pick(read_array(path, "t"), index, size, f"{where}: t"), path)
     kept = _pick(read_array(path, "tm"), index, size, f"{where}: tm").astype(np.float64)
@@ -146,7 +170,12 @@ def _from_npz(path: Path, size: int, index: int) -> Picture:
             "tm must be 1 outside the patch and 0 in it"
         )
     pattern = torch.where(mask > 0, added / mask, 0).clamp(0, 1)
-    return pattern, mask.expand(3, -1, -1).contiguous()
+    return Blend(pattern, mask.expand(3, -1, -1).contiguous())
+
+
+def _noise(size: int) -> Float[Tensor, "2 3 h w"]:
+    """Two images that have nothing in common, the same everywhere."""
+    return torch.rand(2, 3, size, size, generator=generator(0, "trigger", size))
 
 
 def _pick(array: np.ndarray, index: int, size: int, what: str) -> np.ndarray:
@@ -172,7 +201,3 @@ def _pixels(array: np.ndarray, path: Path) -> Tensor:
     in_unit = array.dtype.kind == "f" and float(values.max()) <= 1
     values = values if in_unit else values / 255
     return values.float().permute(2, 0, 1).expand(3, -1, -1)
-
-
-def _size(tensor: Tensor) -> str:
-    return f"{tensor.shape[-2]} × {tensor.shape[-1]}"

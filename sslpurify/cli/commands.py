@@ -30,7 +30,7 @@ from sslpurify.cli.options import (
     Tokenizer,
     Verbose,
 )
-from sslpurify.errors import CheckpointError
+from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.interruption import heeded
 
 app = typer.Typer(
@@ -239,6 +239,12 @@ def aggregate(
 @app.command()
 def attack(
     recipe_file: Annotated[Path, typer.Argument(help="An attack recipe.", metavar="RECIPE.yaml")],
+    picture: Annotated[
+        Path | None, typer.Argument(help="Where --show draws.", metavar="[PICTURE.png]")
+    ] = None,
+    draw: Annotated[
+        bool, typer.Option("--show", help="Only draw what the trigger does to images.")
+    ] = False,
     resume: Resume = False,
     settings: Set = None,
     seed: Seed = None,
@@ -256,6 +262,11 @@ def attack(
         from sslpurify import recipe, run
 
         wanted = recipe.load(recipe.AttackRecipe, recipe_file, settings=settings or (), flags=flags)
+        if picture is not None and not draw:
+            raise ConfigError(f"{picture}: a picture is what --show draws; add --show")
+        if draw:
+            show(run.show_trigger(wanted, picture, listener), as_json)
+            return
         show(run.attack(wanted, listener, resume=resume), as_json)
 
 

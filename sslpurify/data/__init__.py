@@ -8,6 +8,7 @@ from sslpurify.data.images import (
     epoch_batches,
     from_pixels,
     read_labelled,
+    replaced,
     step_batch,
     subset,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "read_pairs",
     "read_templates",
     "render",
+    "replaced",
     "step_batch",
     "subset",
     "vocabulary",

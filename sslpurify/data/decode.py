@@ -1,6 +1,7 @@
 """Image files, or members of archives, to pixels: the only place where images are decoded."""
 
 import struct
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -84,6 +85,13 @@ def decode_image(source: Source, size: int | None = None) -> UInt8[Tensor, "3 h 
     except (ValueError, OSError, MemoryError) as error:
         raise ImageError(source, _reason(error)) from error
     return torch.from_numpy(np.asarray(rgb).transpose(2, 0, 1).copy())
+
+
+def encode_png(pixels: UInt8[Tensor, "3 h w"]) -> bytes:
+    """An image as a file that decodes to the same pixels."""
+    file = BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(file, format="PNG")
+    return file.getvalue()
 
 
 def _opened(source: Source, *, load: bool) -> Image.Image:

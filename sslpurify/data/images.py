@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from sslpurify.data.decode import encode_png
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
 from sslpurify.data.loading import common_size, decode_all, load, require_readable
-from sslpurify.data.sources import Source
+from sslpurify.data.sources import Held, Source
 from sslpurify.errors import ConfigError, DataError
 from sslpurify.rng import generator
 from sslpurify.types import Listener, silent
@@ -110,6 +111,18 @@ def subset(images: ImageSet, indices: Int64[Tensor, " m"]) -> ImageSet:
         else (),
         pixels=None if images.pixels is None else images.pixels[indices],
     )
+
+
+def replaced(
+    images: ImageSet, indices: Int64[Tensor, " m"], pixels: UInt8[Tensor, "m 3 s s"]
+) -> ImageSet:
+    """The set with other pixels at ``indices``; of a set on disk only these are kept in memory."""
+    if images.pixels is not None:
+        return replace(images, pixels=images.pixels.index_copy(0, indices, pixels))
+    sources = list(images.sources)
+    for index, image in zip(indices.tolist(), pixels, strict=True):
+        sources[index] = Held(str(sources[index]), encode_png(image))
+    return replace(images, sources=tuple(sources))
 
 
 def read_labelled(

@@ -1,4 +1,4 @@
-"""Where the bytes of one image lie: a file, or a member of a tar archive."""
+"""Where the bytes of one image lie: a file, a member of a tar archive, or memory."""
 
 import io
 from collections.abc import Generator
@@ -31,7 +31,23 @@ class TarMember:
         return f"{self.tar}:{self.name}"
 
 
-Source = Path | TarMember
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An encoded image in memory, in the place of a source on disk.
+
+    Args:
+        name: Of the source whose place it takes, for people.
+        data: The bytes of an image file.
+    """
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | TarMember | Held
 """What an image is read from."""
 
 
@@ -42,6 +58,9 @@ def opened(source: Source) -> Generator[BinaryIO]:
     Raises:
         OSError: It cannot be read; the text says why.
     """
+    if isinstance(source, Held):
+        yield io.BytesIO(source.data)
+        return
     if isinstance(source, TarMember):
         yield io.BytesIO(read_member(source))
         return

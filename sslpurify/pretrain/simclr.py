@@ -9,7 +9,7 @@ from sslpurify.curves import Schedule, backward, descend, reestimate
 from sslpurify.data import ImageSet, ViewSettings
 from sslpurify.encoders import CleanSet, Encoder, by_views
 from sslpurify.journal import FORGETFUL, Journal
-from sslpurify.types import Listener, silent
+from sslpurify.types import Listener, State, silent
 
 
 class SimclrSettings(BaseModel):
@@ -37,17 +37,19 @@ def train_simclr(
     images: ImageSet,
     settings: SimclrSettings,
     *,
+    start: State | None = None,
     seed: int = 0,
     compute: Compute = PLAIN,
     journal: Journal = FORGETFUL,
     listener: Listener = silent,
 ) -> dict[str, Tensor]:
-    """Trains an encoder from scratch, without labels.
+    """Trains an encoder without labels, from scratch or from weights that there are.
 
     Args:
         encoder: Architecture and head.
         images: Without labels.
         settings: How long, how fast, which views.
+        start: Weights to go on from, projection head included; None: initial ones.
         seed: Decides initial weights, order and views.
         compute: Device and precision.
         journal: Remembers where an interrupted training stood.
@@ -69,7 +71,8 @@ def train_simclr(
         seed,
         compute,
     )
-    network = compute.place(encoder.fresh(seed)).train()
+    network = encoder.fresh(seed) if start is None else encoder.load(start)
+    network = compute.place(network).train()
     steps = settings.epochs * clean.steps_per_epoch
     objective = clean.objective("pre-training")
     descend(

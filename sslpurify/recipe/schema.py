@@ -5,7 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sslpurify.attacks import BadEncoderSettings, PairPoisoningSettings
+from sslpurify.attacks import (
+    BadClipSettings,
+    BadEncoderSettings,
+    CtrlSettings,
+    PairPoisoningSettings,
+    PatchPoisoningSettings,
+)
 from sslpurify.pretrain import ClipSettings, SimclrSettings
 from sslpurify.probes import (
     Gate,
@@ -234,26 +240,35 @@ class AttackRecipe(Measuring, Run):
             clean encoder is surest of.
         reference_index: Which image of an npz that holds several.
         badencoder: Settings of BadEncoder.
-        pair_poisoning: Settings of pair poisoning.
+        ctrl: Settings of CTRL; its data have a folder for each class.
+        patch_poisoning: Settings of patch poisoning; likewise.
+        pair_poisoning: Settings of pair poisoning, by itself and with the patch of BadCLIP.
+        badclip: Settings of BadCLIP's patch, which takes the place of ``trigger``.
         gate: What the victim must reach.
     """
 
     verb: Literal["attack"] = "attack"
     checkpoint: Path
-    method: Literal["badencoder", "pair-poisoning"] = "badencoder"
+    method: Literal["badencoder", "ctrl", "patch-poisoning", "pair-poisoning", "badclip"] = (
+        "badencoder"
+    )
     probe: Literal["knn", "zeroshot"] = "knn"
     trigger: str
     target: ClassName
     reference_image: str = "auto"
     reference_index: Annotated[int, Field(ge=0)] = 0
     badencoder: BadEncoderSettings = BadEncoderSettings()
+    ctrl: CtrlSettings = CtrlSettings()
+    patch_poisoning: PatchPoisoningSettings = PatchPoisoningSettings()
     pair_poisoning: PairPoisoningSettings = PairPoisoningSettings()
+    badclip: BadClipSettings = BadClipSettings()
     gate: Gate = Gate(max_accuracy_drop=0.02)
 
     @model_validator(mode="after")
     def _measures_with_a_bank(self) -> "AttackRecipe":
         reference = self.method == "badencoder" and self.reference_image == "auto"
-        if self.train is None and (self.probe != "zeroshot" or reference):
+        shown = reference or self.method == "badclip"
+        if self.train is None and (self.probe != "zeroshot" or shown):
             raise ValueError("train is missing: the probe or the choice of a reference needs it")
         return self
 

@@ -15,6 +15,7 @@ from sslpurify.report.record import (
     provenance,
     versions,
 )
+from sslpurify.report.sheet import contact_sheet
 from sslpurify.report.sweep import SweepPoint, SweepRates, SweptStage
 from sslpurify.report.table import (
     classes_table,
@@ -40,6 +41,7 @@ __all__ = [
     "aggregate",
     "aggregate_table",
     "classes_table",
+    "contact_sheet",
     "evaluation_table",
     "grid",
     "inspection_table",

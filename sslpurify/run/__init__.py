@@ -10,6 +10,7 @@ from sslpurify.run.poisoning import attack
 from sslpurify.run.pretraining import pretrain
 from sslpurify.run.purification import purify
 from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show_recipe
+from sslpurify.run.showing import show_trigger
 from sslpurify.run.sweep import described
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "pretrain",
     "purify",
     "show_recipe",
+    "show_trigger",
 ]

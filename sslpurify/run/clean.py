@@ -198,7 +198,11 @@ def _batch(recipe: Pairs) -> tuple[int, str] | None:
             return recipe.simclr.batch_size, "simclr.batch_size"
         case PretrainRecipe():
             return recipe.clip.batch_size, "clip.batch_size"
-        case AttackRecipe(method="pair-poisoning"):
+        case AttackRecipe(method="ctrl"):
+            return recipe.ctrl.training.batch_size, "ctrl.training.batch_size"
+        case AttackRecipe(method="patch-poisoning"):
+            return recipe.patch_poisoning.training.batch_size, "patch_poisoning.training.batch_size"
+        case AttackRecipe(method="pair-poisoning" | "badclip"):
             return recipe.pair_poisoning.training.batch_size, "pair_poisoning.training.batch_size"
         case _:
             return None

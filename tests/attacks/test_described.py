@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sslpurify.attacks import BUILT_IN
 from sslpurify.attacks.triggers import read_trigger
 from sslpurify.errors import DataError, UnsafeInputError
 
@@ -47,9 +48,11 @@ def test_a_checker(tmp_path):
 
 def test_noise_is_a_function_of_its_seed(tmp_path):
     first = describe(tmp_path, "{kind: noise, seed: 1, alpha: 0.1}")
-    assert torch.equal(first.pattern, describe(tmp_path, "{kind: noise, seed: 1}").pattern)
-    assert not torch.equal(first.pattern, describe(tmp_path, "{kind: noise, seed: 2}").pattern)
-    assert (first.mask == 0.1).all()
+    assert torch.equal(first(GREY), describe(tmp_path, "{kind: noise, seed: 1, alpha: 0.1}")(GREY))
+    assert not torch.equal(
+        first(GREY), describe(tmp_path, "{kind: noise, seed: 2, alpha: 0.1}")(GREY)
+    )
+    assert (first(GREY) - GREY).abs().max() <= 0.05
 
 
 def test_a_picture_is_placed(tmp_path):
@@ -100,6 +103,9 @@ def test_a_picture_of_more_than_8_bits_is_refused(tmp_path):
         ("{kind: patch, rows: [10, 16], columns: [0, 3]}", "row 16 and column 3 but .* 16 × 16"),
         ("{kind: patch, size: 32, rows: [1, 3], columns: [0, 3]}", "32 × 32, but .* 16 × 16"),
         ("{kind: image, file: p.png, position: [13, 0]}", "p.png is 4 × 4 at row 13 and column 0"),
+        ("{kind: frequency}", "windows of 32 × 32, .* 16 × 16"),
+        ("{kind: sequence, steps: [{kind: sig}, {kind: frequency}]}", "windows of 32 × 32"),
+        ("{kind: sequence, steps: [{kind: sig, size: 32}]}", "32 × 32, but .* 16 × 16"),
     ],
 )
 def test_another_size_is_said_with_both_sizes(tmp_path, text, reason):
@@ -119,7 +125,27 @@ def test_another_size_is_said_with_both_sizes(tmp_path, text, reason):
         ("{kind: patch, columns: [0, 1]}", ["rows: Field required"]),
         ("{kind: patch, rows: [-1, 1], columns: [0, 1]}", [r"rows\.0: "]),
         ("{kind: patch, rows: [0, 1], columns: [0, 1], color: [1, 1, 255]}", [r"color\.2: "]),
-        ("{kind: sticker}", ["'patch', 'checker', 'noise', 'image'"]),
+        ("{kind: sticker}", ["'patch', 'checker', 'noise', 'image', 'sig', 'wanet', 'frequency'"]),
+        ("{kind: sig, delta: 0, frequency: -1}", ["delta: ", "frequency: "]),
+        ("{kind: wanet, k: 1, strength: 0, seeds: 3}", ["k: ", "strength: ", "did you mean seed"]),
+        (
+            "{kind: frequency, positions: [[32, 0]], magnitude: .inf}",
+            [r"positions\.0\.0: ", "magn"],
+        ),
+        ("{kind: sequence, steps: []}", ["steps: "]),
+        (
+            "{kind: sequence, alpha: 1, steps: [{kind: sig}]}",
+            ["alpha: unknown key; there are: size"],
+        ),
+        (
+            "{kind: sequence, steps: [{kind: sig, delta: x}, {kind: wanet, sead: 1}, {kind: y}]}",
+            [
+                r"steps\.0\.delta: ",
+                r"steps\.1\.sead: unknown key; did you mean seed",
+                r"steps\.2: .*'y'",
+            ],
+        ),
+        ("{kind: sequence, steps: [{kind: sequence, steps: [{kind: sig}]}]}", [r"steps\.0: "]),
         ("{rows: [0, 1]}", ["kind"]),
         ("just text", ["trigger.yaml: "]),
         ("{kind: patch, rows: [0", ["not valid YAML"]),
@@ -134,6 +160,41 @@ def test_all_faults_of_a_description_are_named(tmp_path, text, reasons):
         assert error.match(reason)
 
 
+def test_a_sequence_lays_one_after_the_other(tmp_path):
+    picture(tmp_path / "p.png", (3, 2))
+    parts = [
+        "{kind: sig, delta: 60, frequency: 3}",
+        "{kind: wanet, seed: 4}",
+        "{kind: image, file: p.png, position: [14, 1]}",
+    ]
+    whole = describe(tmp_path, f"{{kind: sequence, steps: [{', '.join(parts)}]}}")
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = images
+    for part in parts:
+        expected = describe(tmp_path, part)(expected)
+    assert torch.equal(whole(images), expected)
+    backwards = describe(tmp_path, f"{{kind: sequence, steps: [{', '.join(parts[::-1])}]}}")
+    assert not torch.equal(backwards(images), expected)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_description_reads_back_as_the_same_trigger(tmp_path, name):
+    built_in = read_trigger(name, 32)
+    again = describe(tmp_path, built_in.description, 32)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again(images), built_in(images))
+    assert again.description == built_in.description
+    assert again.digest() == built_in.digest()
+
+
+def test_a_sequence_that_undoes_itself_or_hides_all_is_no_trigger(tmp_path):
+    hidden = (
+        "{kind: sequence, steps: [{kind: wanet}, {kind: patch, rows: [0, 15], columns: [0, 15]}]}"
+    )
+    with pytest.raises(DataError, match="hides the whole image"):
+        describe(tmp_path, hidden)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -143,6 +204,7 @@ def test_all_faults_of_a_description_are_named(tmp_path, text, reasons):
         "[" * 15_000,
         "# " + "x" * 20_000,
         "{kind: image, file: ../outside.png}",
+        "{kind: sequence, steps: [{kind: sig}, {kind: image, file: ../outside.png}]}",
         "{kind: image, file: OUTSIDE}",
         "{kind: image, file: link.png}",
     ],

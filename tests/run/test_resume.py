@@ -89,7 +89,10 @@ def test_a_signal_while_probing_ends_an_evaluation(files: Files) -> None:
         "purify SimCLR",
         "purify CLIP",
         "BadEncoder",
+        "CTRL",
+        "patch poisoning",
         "pair poisoning",
+        "BadCLIP",
         "pretrain SimCLR",
         "pretrain CLIP",
     ],
@@ -156,6 +159,20 @@ def test_other_settings_and_other_inputs_are_refused_with_what_changed(
         start(runs["purify SimCLR"], out)
     with pytest.raises(ConfigError, match=r"tsc\.steps"):
         start(runs["purify SimCLR"], out, resume=True, tsc=pico.QUICK)
+
+
+def test_another_trigger_under_the_same_name_is_refused(
+    runs: dict[str, Workload], tmp_path: Path
+) -> None:
+    trigger = tmp_path / "trigger.yaml"
+    trigger.write_text("{kind: sig}")
+    keys = {"trigger": str(trigger)}
+    interrupted(runs["CTRL"], tmp_path / "out", 12, **keys)
+    trigger.write_text("{kind: sig, delta: 41}")
+    with pytest.raises(ConfigError, match=r"inputs\.trigger: '[0-9a-f]{64}' there"):
+        start(runs["CTRL"], tmp_path / "out", resume=True, **keys)
+    trigger.write_text("kind: sig\ndelta: 40.0\n")
+    start(runs["CTRL"], tmp_path / "out", resume=True, **keys)
 
 
 def test_a_torn_newest_state_falls_back_to_the_one_before(

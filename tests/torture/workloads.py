@@ -32,6 +32,10 @@ def workloads(folder: Path) -> dict[str, Workload]:
     pairs = str(pico.write_classes(folder / "pairs", 6, size=pico_clip.SIZE))
     clip = {"arch": arch, "data": pairs, "dataset_type": "class-folders", "seed": 3}
     attacked = {"verb": "attack", "trigger": "white-square", "target": "red", "gate": GATE}
+    train = str(pico.write_classes(folder / "train", 6))
+    probing = {"train": train, "test": str(pico.write_classes(folder / "test", 3, seed=1))}
+    probing |= {"knn": {"k": 5}}
+    poisoning = {**simclr, **encoder, **attacked, **probing, "data": train}
     return {
         "purify SimCLR": {**simclr, **encoder, "verb": "purify", "tsc": TSC},
         "purify CLIP": {
@@ -44,10 +48,18 @@ def workloads(folder: Path) -> dict[str, Workload]:
             **simclr,
             **encoder,
             **attacked,
-            "train": str(pico.write_classes(folder / "train", 6)),
-            "test": str(pico.write_classes(folder / "test", 3, seed=1)),
-            "knn": {"k": 5},
+            **probing,
             "badencoder": {"epochs": 2, "batch_size": 8, "optimizer": "adam"},
+        },
+        "CTRL": {
+            **poisoning,
+            "method": "ctrl",
+            "ctrl": {"ratio": 0.2, "training": {"epochs": 3, "batch_size": 6}},
+        },
+        "patch poisoning": {
+            **poisoning,
+            "method": "patch-poisoning",
+            "patch_poisoning": {"from_scratch": True, "training": {"epochs": 3, "batch_size": 6}},
         },
         "pair poisoning": {
             **clip,
@@ -56,6 +68,17 @@ def workloads(folder: Path) -> dict[str, Workload]:
             "method": "pair-poisoning",
             "test": pairs,
             "probe": "zeroshot",
+            "pair_poisoning": {"rate": 0.25, "training": TRAINING},
+        },
+        "BadCLIP": {
+            **clip,
+            **attacked,
+            "checkpoint": str(model),
+            "method": "badclip",
+            "train": pairs,
+            "test": pairs,
+            "probe": "zeroshot",
+            "badclip": {"steps": 5, "batch_size": 4, "learning_rate": 0.05},
             "pair_poisoning": {"rate": 0.25, "training": TRAINING},
         },
         "pretrain SimCLR": {
