@@ -5,7 +5,7 @@ PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := sslpurify tests benchmarks
+CODE := sslpurify tests benchmarks docs
 
 MOST_KILLS := 30
 
