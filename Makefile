@@ -55,9 +55,11 @@ types: $(INSTALLED)
 layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
-# The variable silences an announcement of the theme's authors about another program.
+# The variable silences an announcement of the theme's authors about another program. No page may load
+# anything from another server.
 site: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rlE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//' site --include='*.html'
 
 format: $(INSTALLED)
 	$(BIN)/ruff format $(CODE)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from open_clip import add_model_config
-from PIL import Image
 from typer.testing import Result
 
 import sslpurify
@@ -34,14 +33,11 @@ class Page:
 
 def write_simclr(folder: Path) -> None:
     """A suspicious encoder, a clean one, clean images, and labelled ones with a truck class."""
-    size = pico_clip.SIZE
     torch.save(pico.state(), folder / "encoder.pt")
     torch.save(pico.state(), folder / "clean.pt")
-    pico.write_images(folder / "clean_images", 24, size=size)
+    pico.write_images(folder / "clean_images", 24)
     for name, count, seed in (("train", 10, 0), ("test", 6, 1)):
-        (pico.write_classes(folder / name, count, seed, size) / "red").rename(
-            folder / name / "truck"
-        )
+        (pico.write_classes(folder / name, count, seed) / "red").rename(folder / name / "truck")
 
 
 def write_clip(folder: Path) -> None:
@@ -56,13 +52,11 @@ def write_clip(folder: Path) -> None:
     (pico.write_classes(folder / "test", 4, size=pico_clip.SIZE) / "red").rename(
         folder / "test" / "truck"
     )
-    for path in (folder / "test").rglob("*.png"):
-        with Image.open(path) as image:
-            assert image.size == (pico_clip.SIZE, pico_clip.SIZE)
     add_model_config(pico_clip.write_config(folder / "pico.json", "vit"))
 
 
 def write_both(folder: Path) -> None:
+    """What the examples of the README take."""
     write_simclr(folder)
     torch.save(pico_clip.state("vit"), folder / "clip.pt")
     (folder / "pairs.csv").write_text(
@@ -128,6 +122,8 @@ RUN = {
             {
                 **SIMCLR.words,
                 "k: 200": "k: 5",
+                "verb: attack": f"verb: attack\nimage_size: {pico.SIZE}",
+                "schedule: cosine": "schedule: constant",
                 "epochs: 4": "epochs: 15\n  batch_size: 8\n  reference_views: 4",
                 "learning_rate: 3.0e-4": "learning_rate: 1.0e-2",
                 "min_attack_success_rate: 0.9": "min_attack_success_rate: 0.5",
