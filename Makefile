@@ -5,11 +5,11 @@ PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := sslpurify tests benchmarks
+CODE := sslpurify tests benchmarks docs
 
 MOST_KILLS := 30
 
-.PHONY: help demo test quick fuzz torture check format lint types layers bench
+.PHONY: help demo test quick fuzz torture check format lint types layers site bench
 .DEFAULT_GOAL := help
 
 help:
@@ -18,7 +18,8 @@ help:
 	@echo 'make quick   run the tests that take seconds'
 	@echo 'make fuzz    an hour of damaged checkpoints, tables and tars'
 	@echo 'make torture kill purifications at 60 random moments and go on with them'
-	@echo 'make check   formatting, lint, types, layers and the whole test suite: what CI runs'
+	@echo 'make check   formatting, lint, types, layers, the site and the whole test suite: what CI runs'
+	@echo 'make site    the documentation, into site/'
 	@echo 'make bench   the speed benchmarks; results go to benchmarks/results/'
 	@echo 'make format  format the code and apply the safe lint fixes'
 
@@ -42,7 +43,7 @@ fuzz: $(INSTALLED)
 torture: $(INSTALLED)
 	SSLPURIFY_KILLS=$(MOST_KILLS) $(BIN)/python -m pytest tests/torture
 
-check: lint types layers test
+check: lint types layers site test
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check $(CODE)
@@ -53,6 +54,12 @@ types: $(INSTALLED)
 
 layers: $(INSTALLED)
 	$(BIN)/lint-imports
+
+# The variable silences an announcement of the theme's authors about another program. No page may load
+# anything from another server.
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rlE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//' site --include='*.html'
 
 format: $(INSTALLED)
 	$(BIN)/ruff format $(CODE)

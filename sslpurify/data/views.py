@@ -27,7 +27,7 @@ class ViewSettings(BaseModel):
     Source: Chen et al. 2020 (SimCLR, arXiv 2002.05709), appendices A and B.9: half the colour
     strength and no blur for 32 × 32 images.
 
-    Args:
+    Attributes:
         min_scale: Smallest share of the image's area that a crop takes, in (0, 1].
         max_scale: Largest share, from ``min_scale`` to 1.
         min_ratio: Smallest width / height of a crop, above 0.

@@ -15,7 +15,7 @@ from sslpurify.types import Listener, State, silent
 class SimclrSettings(BaseModel):
     """Settings of SimCLR pre-training (Chen et al. 2020) with Adam and a cosine decay.
 
-    Args:
+    Attributes:
         epochs: Passes over the images.
         batch_size: Images per step; each is seen in two views.
         learning_rate: At the first step.

@@ -22,7 +22,7 @@ KINDS: Mapping[Groups, tuple[Kind, ...]] = {
 class TscSettings(BaseModel):
     """Settings of TSC; the defaults are those of SimCLR's ResNets, `resolved` gives a family's own.
 
-    Args:
+    Attributes:
         rounds: Rounds of two stages each (misalign and connect, align and connect).
         groups: ``channels`` permutes channels and neurons within residual blocks, ``inner``
             attention heads and their dimensions as well, ``all`` the residual streams too.
