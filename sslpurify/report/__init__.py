@@ -1,22 +1,33 @@
-"""What a run shows and leaves behind: records, tables, figures, progress."""
+"""What a run shows and leaves behind: records, tables, figures, pages, progress."""
 
+from sslpurify.report.document import PICTURES, draw, pictures_of, to_html
+from sslpurify.report.embeddings import embedding_map, nearest, spread
 from sslpurify.report.figures import save_profile
 from sslpurify.report.metrics import Metrics
+from sslpurify.report.pictures import png
 from sslpurify.report.progress import progress
 from sslpurify.report.record import Evaluation, Row, Which, provenance, versions
 from sslpurify.report.table import evaluation_table, grid, inspection_table, stages_table
 
 __all__ = [
+    "PICTURES",
     "Evaluation",
     "Metrics",
     "Row",
     "Which",
+    "draw",
+    "embedding_map",
     "evaluation_table",
     "grid",
     "inspection_table",
+    "nearest",
+    "pictures_of",
+    "png",
     "progress",
     "provenance",
     "save_profile",
+    "spread",
     "stages_table",
+    "to_html",
     "versions",
 ]

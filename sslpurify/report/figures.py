@@ -1,18 +1,42 @@
-"""Pictures of a run, drawn without a display."""
+"""Pictures of a run as PNG and SVG files, drawn without a display."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sslpurify.curves import Profile
+from sslpurify.data.folder import printable
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"
+CLASS_COLOURS = (
+    "#1f77b4", "#d95f02", "#2a972a", "#d62728", "#8d63c0",
+    "#9c6450", "#d452a5", "#7a7a7a", "#85861a", "#0d8a99",
+)  # fmt: skip
+"""Of up to ten classes; each stands out from white as well as from a dark page."""
+
+_INK = "#1b1b1b"
+_PALE = "#ececec"
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+    ),
+    "font.size": 10,
+    "svg.hashsalt": "sslpurify",  # the same bytes again
+    "text.parse_math": False,  # a class may be called $
+}
+_LONGEST = 22  # signs of a class's name in a legend
 
 
 def save_profile(profile: Profile, path: Path, *, title: str) -> None:
-    """Draw a curve's label-free profile as a PNG.
+    """Draw a curve's label-free profile as a PNG, and as an SVG beside it.
 
     The upper panel holds the loss along the curve, the lower one how far the embeddings of clean
     images still agree with the input encoder's (mean cosine, overlap of nearest neighbours).
@@ -23,27 +47,111 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
         title: Printed above, e.g. ``round 1 · stage 1``.
     """
     along = [point.t for point in profile.points]
-    figure = Figure(figsize=(7, 6), dpi=150, layout="constrained")
+    with rc_context(_STYLE):
+        figure = _blank(4.8, 4.6)
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(along, [p.loss for p in profile.points], "o-", color=_BLUE)
+        upper.set_ylabel("label-free loss")
+        upper.set_title(title, loc="left", fontweight="bold")
+        lower.plot(along, [p.agreement for p in profile.points], "s-", color=_ORANGE)
+        lower.plot(along, [p.overlap for p in profile.points], "^--", color=_GREEN)
+        lower.set_ylim(-0.02, 1.05)
+        lower.set_ylabel("agreement with input")
+        lower.set_xlabel("position t (0: the encoder that entered the round)")
+        taken = [
+            _plain(axes).axvline(profile.chosen, color=_GREY, ls=":") for axes in (upper, lower)
+        ]
+        upper.legend(taken[:1], [f"taken: t = {profile.chosen:.3g}"], frameon=False)
+        lower.legend(lower.lines[:2], ["mean cosine", "kNN overlap"], frameon=False)
+        figure.align_ylabels()
+        _save(figure, path)
+
+
+def save_map(
+    data: Mapping[str, Any], which: str, classes: Sequence[str], target: str | None, path: Path
+) -> None:
+    """Draw one encoder's map of clean and triggered embeddings as a PNG, and as an SVG beside it.
+
+    Args:
+        data: As `sslpurify.report.embeddings.embedding_map` gives it; all encoders on it share
+            their axes.
+        which: The encoder.
+        classes: Names of the classes. Up to ten have a colour each, of more only the target.
+        target: The trigger's class, None: there is no trigger.
+        path: The PNG to write; its folder must exist.
+    """
+    labels, seen = np.array(data["labels"]), data["encoders"][which]
+    clean = np.array(seen["clean"])
+    with rc_context(_STYLE):
+        figure = _blank(4.8, 5.6)
+        axes = _plain(figure.subplots())
+        for name, colour, marker, rows in _kinds(labels, classes, target):
+            axes.plot(*clean[rows].T, marker, color=colour, ms=4, alpha=0.75, mew=0, label=name)
+        if seen["triggered"] is not None:
+            cross = np.array(seen["triggered"])
+            axes.plot(*cross.T, "x", color=_INK, ms=5, mew=0.8, alpha=0.7, label="with trigger")
+        handles, names = axes.lines, [str(line.get_label()) for line in axes.lines]
+        (left, right), (bottom, top) = data["limits"]
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+        first, second = (f"{share:.0%}" for share in data["explained"])
+        axes.set_xlabel(f"direction 1 ({first} of the variance before)")
+        axes.set_ylabel(f"direction 2 ({second})")
+        axes.set_title(which, loc="left", fontweight="bold")
+        figure.legend(
+            handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=8,
+            handletextpad=0.1, columnspacing=0.8,
+        )  # fmt: skip
+        _save(figure, path)
+
+
+def _kinds(
+    labels: np.ndarray, classes: Sequence[str], target: str | None
+) -> list[tuple[str, str, str, np.ndarray]]:
+    """What is drawn of the clean images: name, colour, marker and rows of each kind."""
+    chosen = -1 if target is None else list(classes).index(target)
+    if len(classes) > len(CLASS_COLOURS):
+        others = [("other classes" if target else "all classes", _GREY, "o", labels != chosen)]
+        return others + [(_legible(target), _ORANGE, "^", labels == chosen)] * (target is not None)
+    return [
+        (_legible(name), CLASS_COLOURS[i], "^" if i == chosen else "o", labels == i)
+        for i, name in enumerate(classes)
+    ]
+
+
+def _legible(name: str | None) -> str:
+    """A stranger's name in signs that the figures' font has."""
+    text = printable(name or "").encode("latin-1", "backslashreplace").decode("latin-1")
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return f" {short}"  # matplotlib hides what begins with an underscore
+
+
+def _blank(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True)
+    return figure
 
-    upper.plot(along, [p.loss for p in profile.points], "o-", color=_BLUE)
-    upper.set_ylabel("label-free loss")
-    upper.set_title(title, loc="left", fontweight="bold")
-    upper.set_title(
-        f"dotted: t = {profile.chosen:.3g}, the point taken", loc="right", fontsize="medium"
-    )
 
-    lower.plot(along, [p.agreement for p in profile.points], "s-", color=_ORANGE)
-    lower.plot(along, [p.overlap for p in profile.points], "^--", color=_GREEN)
-    lower.set_ylim(-0.02, 1.05)
-    lower.set_ylabel("agreement with the input")
-    lower.set_xlabel("position t on the curve (0: the encoder that entered the round)")
-    lower.legend(["mean cosine", "kNN overlap"], frameon=False)
+def _plain(axes: Axes) -> Axes:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
-    for axes in (upper, lower):
-        axes.axvline(profile.chosen, color=_GREY, linestyle=":")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.align_ylabels()
+
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
+    drawing = path.with_suffix(".svg")
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(drawing, transparent=True, metadata=nothing)
+    drawing.write_text(_adaptive(drawing.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _adaptive(svg: str) -> str:
+    """The drawing without references, its ink pale where the page that shows it is dark."""
+    drawing = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
+    style = (
+        f"<style>svg{{color:{_INK}}}"
+        f"@media (prefers-color-scheme:dark){{svg{{color:{_PALE}}}}}</style>"
+    )
+    head, rest = body.split(">", 1)
+    return f"{head}>{style}{rest.replace(_INK, 'currentColor')}"

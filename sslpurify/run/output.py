@@ -11,7 +11,7 @@ from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
 from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, dump
-from sslpurify.report import provenance
+from sslpurify.report import draw, pictures_of, provenance, to_html
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import RunDirectory
@@ -82,6 +82,17 @@ def _save(
     save_json({**report, **left_out, "origin": origin}, folder / "report.json")
     save_text(dump(recipe), folder / "config.yaml")
     return report
+
+
+def save_page(folder: Path) -> None:
+    """Write what people look at beside ``report.json``: ``report.html``, and its figures as files.
+
+    Args:
+        folder: Holds the record and the pictures that it names.
+    """
+    record = json.loads((folder / "report.json").read_text("utf-8"))
+    draw(record, folder)
+    save_text(to_html(record, pictures_of(folder)), folder / "report.html")
 
 
 def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str, Any]:

@@ -1,20 +1,17 @@
 """``purify``: a checkpoint and clean images in, a checkpoint without its backdoor out."""
 
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sslpurify.compute import choose
 from sslpurify.encoders import Encoder
 from sslpurify.journal import Journal
-from sslpurify.purify import Purified, Stage
+from sslpurify.purify import Purified
 from sslpurify.purify import purify as take_out
 from sslpurify.purify import resolved as settings_for
 from sslpurify.recipe import PurifyRecipe
-from sslpurify.report import save_profile, stages_table
+from sslpurify.report import stages_table
 from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.clean import Clean, read_clean, text_of
 from sslpurify.run.directory import RunDirectory, run_directory
@@ -26,7 +23,7 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
-from sslpurify.run.output import finished, inputs_of, room_for, save_run
+from sslpurify.run.output import finished, inputs_of, room_for, save_page, save_run
 from sslpurify.types import Listener
 
 
@@ -98,13 +95,6 @@ def purify_into(
         return purified, {}
     made = replace(weights, state=purified.state)
     with run.results() as folder:
-        _save_profiles(purified.stages, folder)
-        return purified, save_run(folder, recipe, made, clean.images, compute, facts)
-
-
-def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
-    """One picture for every stage that ran along a curve, named after it."""
-    for stage in stages:
-        if stage.profile is not None:
-            words = re.findall(r"[a-z0-9]+", stage.name.lower())
-            save_profile(stage.profile, folder / f"profile-{'-'.join(words)}.png", title=stage.name)
+        data = save_run(folder, recipe, made, clean.images, compute, facts)
+        save_page(folder)
+    return purified, data

@@ -1,0 +1,128 @@
+"""The parts of a page that hold rates: the verdict and the classes."""
+
+from collections.abc import Sequence
+
+from sslpurify.report.page import NONE, Cell, Folded, Section, Table
+from sslpurify.report.wording import ENCODERS, PROBES, PROTOCOLS, Record, per_cent, rate_cell
+
+_RATES = {"attack_success_rate": "attack success rate", "clean_accuracy": "clean accuracy"}
+_WHEN = {
+    "before": "before purification",
+    "after": "after it",
+    "reference": "with an encoder that was never attacked",
+}
+
+
+def verdict(record: Record) -> list[Section]:
+    """What was measured of each encoder; nothing of a run that measured nothing."""
+    if "results" not in record:
+        return []
+    rows, attacked = record["results"], record.get("trigger") is not None
+    cells = tuple(
+        (
+            Cell(ENCODERS[row["which"]], PROBES[row["probe"]]),
+            rate_cell(row["clean_accuracy"]),
+            *([rate_cell(row["attack_success_rate"])] * attacked),
+        )
+        for row in rows
+    )
+    heads = ("encoder", "clean accuracy", *(["attack success"] * attacked))
+    table = Table("Per cent, with 95 % interval (Wilson) and number of images", heads, cells)
+    said = [PROTOCOLS[record["protocol"]]] if attacked else []
+    return [
+        Section(
+            "verdict",
+            "Verdict",
+            tiles=_tiles(rows),
+            paragraphs=(*_summary(record), *said),
+            tables=(table, *_changes(record, heads)),
+        )
+    ]
+
+
+def classes(record: Record) -> list[Section]:
+    """Every class's rates, a table for each probe; the first one is open."""
+    rows: Sequence[Record] = [row for row in record.get("results", ()) if row.get("classes")]
+    if not rows:
+        return []
+    first, *others = [
+        _classes_table(rows, probe) for probe in dict.fromkeys(r["probe"] for r in rows)
+    ]
+    folded = tuple(Folded(table.caption.partition(":")[0], (table,)) for table in others)
+    return [Section("classes", "Classes", tables=(first,), folded=folded)]
+
+
+def _classes_table(rows: Sequence[Record], probe: str) -> Table:
+    mine = [row for row in rows if row["probe"] == probe]
+    lines = tuple(
+        (
+            Cell(some[0]["name"], _count(some[0]["clean_accuracy"])),
+            *(_both(rates) for rates in some),
+        )
+        for some in zip(*(row["classes"] for row in mine), strict=True)
+    )
+    attacked = any(rates["attack_success_rate"] for row in mine for rates in row["classes"])
+    small = "; in small print attack success rate" if attacked else ""
+    caption = f"{PROBES[probe]}: clean accuracy in per cent{small}"
+    return Table(caption, ("class", *(ENCODERS[row["which"]] for row in mine)), lines)
+
+
+def _count(rate: Record | None) -> str:
+    return "no test images" if rate is None else f"n {rate['n']:,}"
+
+
+def _both(rates: Record) -> Cell:
+    clean, fooled = rates["clean_accuracy"], rates["attack_success_rate"]
+    text = NONE.text if clean is None else per_cent(clean)
+    return Cell(text, "" if fooled is None else f"ASR {per_cent(fooled)}")
+
+
+def _changes(record: Record, heads: tuple[str, ...]) -> list[Table]:
+    """After less before on the same images, where both were measured."""
+    if not record.get("changes"):
+        return []
+    kinds = ("clean_accuracy", "attack_success_rate")[: len(heads) - 1]
+    rows = tuple(
+        (Cell("after less before", PROBES[change["probe"]]), *(_change(change[k]) for k in kinds))
+        for change in record["changes"]
+    )
+    return [Table("Change in points on the same images (paired), 95 % interval", heads, rows)]
+
+
+def _change(change: Record | None) -> Cell:
+    if change is None:
+        return NONE
+    value, low, high = (f"{100 * change[key]:+.1f}" for key in ("value", "low", "high"))
+    p = "p < 0.001" if change["p"] < 0.001 else f"p = {change['p']:.3f}"
+    return Cell(value, f"{low} to {high}, {p}")
+
+
+def _tiles(rows: Sequence[Record]) -> tuple[Cell, ...]:
+    """The first probe's rates, before → after, and beside them what is usual without any attack."""
+    probe = rows[0]["probe"]
+    seen = {row["which"]: row for row in rows if row["probe"] == probe}
+    tiles: list[Cell] = []
+    for rate, name in _RATES.items():
+        found = {which: row[rate] for which, row in seen.items() if row[rate] is not None}
+        if "after" not in found:
+            continue
+        course = " → ".join(per_cent(found[w]) for w in ("before", "after") if w in found)
+        usual = (
+            f"; never attacked: {per_cent(found['reference'])} %" if "reference" in found else ""
+        )
+        tiles.append(Cell(f"{course} %", f"{name} ({PROBES[probe]}){usual}"))
+    return tuple(tiles)
+
+
+def _summary(record: Record) -> list[str]:
+    """The first probe's success rates as sentences."""
+    probe, trigger = record["results"][0]["probe"], record.get("trigger")
+    if trigger is None:
+        return ["No trigger was given, so this says nothing about a backdoor."]
+    parts = [
+        f"{round(rate['value'] * rate['n']):,} of {rate['n']:,} {_WHEN[row['which']]}"
+        for row in record["results"]
+        if row["probe"] == probe and (rate := row["attack_success_rate"]) is not None
+    ]
+    said = f"Test images with the trigger “{trigger['name']}” that the {PROBES[probe]} took for "
+    return [f"{said}“{trigger['target']}”: {'; '.join(parts)}."]
