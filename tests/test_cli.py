@@ -18,7 +18,7 @@ from tests.conftest import Files
 Cli = Callable[..., Result]
 
 SHAPE = ("--arch", pico.ARCH, "--force-image-size", pico.SIZE)
-VERBS = ("demo", "inspect", "purify", "evaluate", "attack", "recipe", "doctor")
+VERBS = ("demo", "inspect", "purify", "evaluate", "aggregate", "attack", "recipe", "doctor")
 
 
 def test_help_of_every_verb_imports_nothing_heavy() -> None:
@@ -67,7 +67,7 @@ def test_evaluate_prints_one_json_object_of_the_documented_shape(
     )
     assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert set(answer) == {"results", "protocol", "seconds"}
+    assert set(answer) == {"results", "changes", "protocol", "seconds", "origin"}
     assert answer["protocol"] == "exclude-target"
     assert [(row["which"], row["probe"]) for row in answer["results"]] == [
         (which, probe) for which in ("before", "after", "reference") for probe in ("knn", "linear")
@@ -76,6 +76,18 @@ def test_evaluate_prints_one_json_object_of_the_documented_shape(
         for rate, n in ((row["clean_accuracy"], 18), (row["attack_success_rate"], 12)):
             assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
             assert rate["n"] == n
+        by_class = [each["attack_success_rate"] for each in row["classes"]]
+        assert [rate and rate["n"] for rate in by_class] == [6, 6, None]
+    for change in answer["changes"]:  # the same encoder twice
+        for rate, n in ((change["clean_accuracy"], 18), (change["attack_success_rate"], 12)):
+            assert (rate["value"], rate["p"], rate["n"]) == (0, 1, n)
+    assert set(answer["origin"]["checkpoints"]) == {"before", "after", "reference"}
+
+
+def test_evaluate_shows_classes_to_people_who_ask(cli: Cli, evaluation: list[object]) -> None:
+    assert "class, knn" not in cli(*evaluation, "--shots", "2").stdout
+    shown = cli(*evaluation, "--shots", "2", "--per-class").stdout
+    assert [line.split()[0] for line in shown.splitlines()[-5:-2]] == ["blue", "green", "red"]
 
 
 def test_evaluate_without_a_trigger_has_no_success_rate(cli: Cli, evaluation: list[object]) -> None:

@@ -175,9 +175,13 @@ def evaluate(
     prompt_templates: Annotated[
         str | None, typer.Option(help="For zeroshot: a set's name or a file, a template a line.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the rates of every class, too.")
+    ] = False,
     protocol: Annotated[
         str | None, typer.Option(help="exclude-target or all.  [default: exclude-target]")
     ] = None,
+    out: Out = None,
     config: Config = None,
     settings: Set = None,
     seed: Seed = None,
@@ -202,7 +206,25 @@ def evaluate(
         from sslpurify import recipe, run
 
         wanted = recipe.load(recipe.EvaluateRecipe, config, settings=settings or (), flags=flags)
-        show(run.evaluate(wanted, listener), as_json)
+        show(run.evaluate(wanted, listener, per_class=per_class), as_json)
+
+
+@app.command()
+def aggregate(
+    files: Annotated[
+        list[Path], typer.Argument(help="What `evaluate --json` printed.", metavar="FILE...")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put evaluations of runs with different seeds together.
+
+    Mean, standard deviation and range of every rate.
+    """
+    with edge(as_json, debug):
+        from sslpurify import run
+
+        show(run.aggregate(files), as_json)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from sslpurify.errors import InterruptionError, SslPurifyError
 if TYPE_CHECKING:
     from sslpurify.run import Answer
 
-_NOT_RECIPE = {"config", "settings", "resume", "as_json", "debug", "verbose"}
+_NOT_RECIPE = {"config", "settings", "resume", "per_class", "as_json", "debug", "verbose"}
 _RESUMABLE = {"purify", "attack", "pretrain"}
 
 

@@ -5,22 +5,25 @@ from sslpurify.probes.knn import KnnSettings, knn_predict, require_neighbours
 from sslpurify.probes.linear import LinearSettings, linear_predict
 from sslpurify.probes.metrics import (
     Gate,
+    Hits,
     Measurement,
     Protocol,
     Rate,
-    attack_success_rate,
-    clean_accuracy,
+    correct,
+    fooled,
     near_chance,
-    per_class_accuracy,
     require_gate,
     wilson,
 )
 from sslpurify.probes.mlp import MlpSettings, mlp_predict
+from sslpurify.probes.paired import Change, compare
 from sslpurify.probes.predict import Probe, ProbeName, ProbeSettings, predict
 from sslpurify.probes.zeroshot import class_embedding, zeroshot_predict
 
 __all__ = [
+    "Change",
     "Gate",
+    "Hits",
     "KnnSettings",
     "LinearSettings",
     "Measurement",
@@ -30,15 +33,15 @@ __all__ = [
     "ProbeSettings",
     "Protocol",
     "Rate",
-    "attack_success_rate",
     "class_embedding",
-    "clean_accuracy",
+    "compare",
+    "correct",
     "draw_shots",
+    "fooled",
     "knn_predict",
     "linear_predict",
     "mlp_predict",
     "near_chance",
-    "per_class_accuracy",
     "predict",
     "require_gate",
     "require_neighbours",

@@ -5,7 +5,7 @@ from math import sqrt
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -39,12 +39,57 @@ class Rate:
         return f"{_per_cent(self.value)} ({low:.1f} to {high:.1f}, n = {self.n})"
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one probe says of one encoder; no success rate where no trigger was given."""
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Which of some images something happened to, and which class each is of.
 
-    clean_accuracy: Rate
-    attack_success_rate: Rate | None = None
+    Args:
+        happened: Whether it did; in the order of the test images.
+        labels: Classes of the same images.
+    """
+
+    happened: Bool[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+
+    def rate(self) -> Rate:
+        """The share it happened to.
+
+        Raises:
+            DataError: There are no images.
+        """
+        return wilson(int(self.happened.sum()), len(self.labels))
+
+    def rates_by_class(self, classes: int) -> tuple[Rate | None, ...]:
+        """The share of every class, in the order of the classes; None for one without images."""
+        hits = torch.bincount(self.labels[self.happened], minlength=classes).tolist()
+        totals = torch.bincount(self.labels, minlength=classes).tolist()
+        return tuple(
+            wilson(hit, total) if total else None for hit, total in zip(hits, totals, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What one probe says of one encoder.
+
+    Args:
+        correct: Which clean test images were given their own class.
+        fooled: Which triggered ones, of those that count, were given the target class; None where
+            no trigger was given.
+    """
+
+    correct: Hits
+    fooled: Hits | None = None
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of clean test images given their own class."""
+        return self.correct.rate()
+
+    @property
+    def attack_success_rate(self) -> Rate | None:
+        """Share of triggered test images given the target class."""
+        return None if self.fooled is None else self.fooled.rate()
 
 
 class Gate(BaseModel):
@@ -84,33 +129,18 @@ def wilson(successes: int, n: int) -> Rate:
     return Rate(share, low, high, n)
 
 
-def clean_accuracy(predictions: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> Rate:
-    """Share of clean images given their own class.
-
-    Raises:
-        DataError: When there are no images.
-    """
-    return wilson(int((predictions == labels).sum()), len(labels))
+def correct(predictions: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> Hits:
+    """Which clean images are given their own class."""
+    return Hits(predictions == labels, labels)
 
 
-def per_class_accuracy(
-    predictions: Int[Tensor, " n"], labels: Int[Tensor, " n"], classes: int
-) -> tuple[Rate | None, ...]:
-    """Clean accuracy of every class, in the order of the classes; None for one without images."""
-    hits = torch.bincount(labels[predictions == labels], minlength=classes).tolist()
-    totals = torch.bincount(labels, minlength=classes).tolist()
-    return tuple(
-        wilson(hit, total) if total else None for hit, total in zip(hits, totals, strict=True)
-    )
-
-
-def attack_success_rate(
+def fooled(
     predictions: Int[Tensor, " n"],
     labels: Int[Tensor, " n"],
     target: int,
     protocol: Protocol = "exclude-target",
-) -> Rate:
-    """Share of triggered images predicted as the target class.
+) -> Hits:
+    """Which triggered images, of those that count, are given the target class.
 
     Args:
         predictions: Classes predicted for the triggered images.
@@ -128,7 +158,7 @@ def attack_success_rate(
             f"no image counts for the attack success rate ({protocol}): "
             f"all {len(labels)} test images are of target class {target}"
         )
-    return wilson(int((predictions[counted] == target).sum()), int(counted.sum()))
+    return Hits(predictions[counted] == target, labels[counted])
 
 
 def near_chance(rate: Rate, classes: int) -> bool:

@@ -202,6 +202,7 @@ class EvaluateRecipe(Measuring):
         "knn",
     )
     shots: Count | None = None
+    out: Path | None = None
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

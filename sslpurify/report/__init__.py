@@ -1,20 +1,44 @@
 """What a run shows and leaves behind: records, tables, figures, pages, progress."""
 
+from sslpurify.report.aggregate import aggregate, aggregate_table
 from sslpurify.report.document import PICTURES, draw, pictures_of, to_html
 from sslpurify.report.embeddings import embedding_map, nearest, spread
 from sslpurify.report.figures import save_profile
 from sslpurify.report.metrics import Metrics
 from sslpurify.report.pictures import png
 from sslpurify.report.progress import progress
-from sslpurify.report.record import Evaluation, Row, Which, provenance, versions
-from sslpurify.report.table import evaluation_table, grid, inspection_table, stages_table
+from sslpurify.report.record import (
+    Changes,
+    CheckpointName,
+    ClassRates,
+    Evaluation,
+    EvaluationOrigin,
+    Row,
+    Which,
+    provenance,
+    versions,
+)
+from sslpurify.report.table import (
+    classes_table,
+    evaluation_table,
+    grid,
+    inspection_table,
+    stages_table,
+)
 
 __all__ = [
     "PICTURES",
+    "Changes",
+    "CheckpointName",
+    "ClassRates",
     "Evaluation",
+    "EvaluationOrigin",
     "Metrics",
     "Row",
     "Which",
+    "aggregate",
+    "aggregate_table",
+    "classes_table",
     "draw",
     "embedding_map",
     "evaluation_table",

@@ -6,14 +6,32 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from sslpurify.checkpoint import Checkpoint
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
-from sslpurify.probes import Rate
+from sslpurify.probes import Change, Rate
 
 Which = Literal["before", "after", "reference"]
 
 _RECORDED = ("sslpurify", "torch", "torchvision", "lightly", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True)
+class ClassRates:
+    """One class seen through one probe.
+
+    Args:
+        name: Of the class.
+        clean_accuracy: Share of its clean test images classified as labelled; None: it has none.
+        attack_success_rate: Share of its triggered test images classified as the target class;
+            None when none of them counts, or no trigger was given.
+    """
+
+    name: str
+    clean_accuracy: Rate | None
+    attack_success_rate: Rate | None
 
 
 @dataclass(frozen=True)
@@ -27,35 +45,103 @@ class Row:
         clean_accuracy: Share of clean test images classified as labelled.
         attack_success_rate: Share of triggered test images classified as the target class; None
             when no trigger was given.
+        classes: The same of each class, in the order of the class folders.
     """
 
     which: Which
     probe: str
     clean_accuracy: Rate
     attack_success_rate: Rate | None
+    classes: tuple[ClassRates, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """After less before through one probe, on the same images.
+
+    Args:
+        probe: The probe's name.
+        clean_accuracy: How it changed.
+        attack_success_rate: How it changed; None when no trigger was given.
+    """
+
+    probe: str
+    clean_accuracy: Change
+    attack_success_rate: Change | None
+
+
+@dataclass(frozen=True)
+class CheckpointName:
+    """A checkpoint that was measured: its file's name and hash."""
+
+    file: str
+    sha256: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointName":
+        """That of a checkpoint that was read."""
+        return cls(checkpoint.path.name, checkpoint.sha256)
+
+
+@dataclass(frozen=True)
+class EvaluationOrigin:
+    """How an evaluation was made: two of the same origin say the same.
+
+    Args:
+        checkpoints: Those that were measured, by which they are.
+        images: Hashes of the images that they were measured on.
+        seed: Seed of every random draw.
+        recipe: The resolved recipe's text.
+        versions: Of the packages that decide what is computed.
+    """
+
+    checkpoints: Mapping[Which, CheckpointName]
+    images: Mapping[str, str]
+    seed: int
+    recipe: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows of one evaluation.
+    """All that one evaluation found.
 
     Args:
         rows: In the order of the table.
         protocol: ``exclude-target`` or ``all``.
         seconds: Wall time of the whole evaluation.
+        changes: After less before, a probe each; empty where one of the two was not measured.
+        origin: How it was made; None where what it belongs to says so.
     """
 
     rows: tuple[Row, ...]
     protocol: str
     seconds: float
+    changes: tuple[Changes, ...] = ()
+    origin: EvaluationOrigin | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fixed JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
+        """The JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
         return {
             "results": [asdict(row) for row in self.rows],
+            "changes": [asdict(change) for change in self.changes],
             "protocol": self.protocol,
             "seconds": round(self.seconds, 2),
+            **({} if self.origin is None else {"origin": asdict(self.origin)}),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """The evaluation that `to_json` made plain data of.
+
+        Raises:
+            ValueError: It is nothing of the kind.
+        """
+        renamed = {"rows" if key == "results" else key: value for key, value in data.items()}
+        return _EVALUATION.validate_python(renamed)
+
+
+_EVALUATION = TypeAdapter(Evaluation)
 
 
 def versions() -> Mapping[str, str]:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sslpurify.data.folder import printable
-from sslpurify.probes import Rate
-from sslpurify.report.record import Evaluation
+from sslpurify.probes import Change, Rate
+from sslpurify.report.record import ClassRates, Evaluation
 
 
 def evaluation_table(evaluation: Evaluation, names: Mapping[str, str] | None = None) -> str:
     """One line per encoder and probe: clean accuracy and attack success rate.
+
+    Below them, where both were measured, a line per probe: after less before on the same images.
 
     Args:
         evaluation: What was measured.
@@ -23,10 +25,32 @@ def evaluation_table(evaluation: Evaluation, names: Mapping[str, str] | None = N
         + [_rate(row.attack_success_rate)] * attacked
         for row in evaluation.rows
     ]
+    lines += [
+        ["after less before", change.probe, _change(change.clean_accuracy)]
+        + [_change(change.attack_success_rate)] * attacked
+        for change in evaluation.changes
+    ]
     note = f"per cent with 95 % interval (Wilson); {evaluation.seconds:.0f} s"
+    if evaluation.changes:
+        note += "; changes: paired (Newcombe; McNemar's mid-p)"
     if attacked:
         note += f"; attack success rate: {_PROTOCOL[evaluation.protocol]}"
     return f"{grid(heads, lines)}\n{note}"
+
+
+def classes_table(evaluation: Evaluation) -> str:
+    """One grid per probe, one line per class: clean accuracy / attack success rate by encoder."""
+    probes = dict.fromkeys(row.probe for row in evaluation.rows)
+    grids: list[str] = []
+    for probe in probes:
+        rows = [row for row in evaluation.rows if row.probe == probe]
+        lines = [
+            [printable(some[0].name), _count(some[0].clean_accuracy), *map(_pair, some)]
+            for some in zip(*(row.classes for row in rows), strict=True)
+        ]
+        grids.append(grid([f"class, {probe}", "n", *(row.which for row in rows)], lines))
+    note = "clean accuracy / attack success rate in per cent; n of the clean test images"
+    return "\n\n".join([*grids, note])
 
 
 def stages_table(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -92,6 +116,23 @@ def _rate(rate: Rate | None) -> str:
     if rate is None:
         return "-"
     return f"{rate.value:6.1%} [{rate.low:.1%}, {rate.high:.1%}] n={rate.n}".replace("%", "")
+
+
+def _change(change: Change | None) -> str:
+    if change is None:
+        return "-"
+    value, low, high = (f"{100 * v:+.1f}" for v in (change.value, change.low, change.high))
+    p = "p<0.001" if change.p < 0.001 else f"p={change.p:.3f}"
+    return f"{value:>6} [{low}, {high}] {p}"
+
+
+def _pair(rates: ClassRates) -> str:
+    both = (rates.clean_accuracy, rates.attack_success_rate)
+    return " / ".join("-" if rate is None else f"{100 * rate.value:.1f}" for rate in both)
+
+
+def _count(rate: Rate | None) -> str:
+    return "0" if rate is None else str(rate.n)
 
 
 def _listed(items: Sequence[str], limit: int = 5) -> str:

@@ -1,5 +1,6 @@
 """What each verb does: the only room that wires the others together."""
 
+from sslpurify.run.aggregation import aggregate
 from sslpurify.run.answer import Answer
 from sslpurify.run.demonstration import demo
 from sslpurify.run.evaluation import evaluate
@@ -12,6 +13,7 @@ from sslpurify.run.recipes import check_recipes, copy_recipe, list_recipes, show
 
 __all__ = [
     "Answer",
+    "aggregate",
     "attack",
     "check_recipes",
     "copy_recipe",

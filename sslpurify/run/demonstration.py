@@ -1,5 +1,6 @@
 """``demo``: the whole way once, on a poisoned encoder and images that come with the package."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ from sslpurify.compute import choose
 from sslpurify.data import ImageSet, LabelledImages, from_pixels
 from sslpurify.encoders import Encoder
 from sslpurify.journal import FORGETFUL
-from sslpurify.probes import ProbeSettings
-from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
-from sslpurify.report import Evaluation, Row, Which, evaluation_table
+from sslpurify.probes import Measurement, Probe, ProbeSettings
+from sslpurify.recipe import DemoRecipe, PurifyRecipe, dump, load
+from sslpurify.report import Which, evaluation_table
 from sslpurify.run.answer import Answer
 from sslpurify.run.bench import Bench, class_index, see
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import run_directory, unused
-from sslpurify.run.evaluation import measure, rows_of
+from sslpurify.run.evaluation import evaluation_of, measure
+from sslpurify.run.evidence import Glimpse, evidence, glimpse
 from sslpurify.run.loading import completed, encoder_of, read_weights
+from sslpurify.run.output import PAGE, save_measured
 from sslpurify.run.purification import purify_into, settled
 from sslpurify.types import Listener, State
 
@@ -67,28 +70,38 @@ def demo(
         seed,
     )
     compute = choose(device)
+    glimpses: dict[Which, Glimpse] = {}
 
-    def rows(which: Which, state: State, encoder: Encoder) -> list[Row]:
+    def measured(which: Which, state: State, encoder: Encoder) -> dict[Probe, Measurement]:
         seen = see(encoder.load(state), bench, compute, which, run.listener)
-        return rows_of(which, measure(seen, bench, ["knn"]), bench)
+        glimpses[which] = glimpse(seen, bench)
+        return measure(seen, bench, ["knn"])
 
     with run_directory(out, listener=listener, resume=False) as run:
-        before = rows("before", completed(encoder, victim), encoder)
+        before = measured("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
         purified, data = purify_into(
             run, wanted, encoder, victim, Clean(images.clean, None), FORGETFUL, run.listener
         )
-        after = rows("after", {**completed(encoder, victim), **purified.state}, encoder)
+        after = measured("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
-        reference = rows("reference", completed(other, clean), other)
-    evaluation = Evaluation(
-        (*before, *after, *reference), bench.protocol, time.monotonic() - started
-    )
+        reference = measured("reference", completed(other, clean), other)
+        evaluation = evaluation_of(
+            {"before": before, "after": after, "reference": reference},
+            bench,
+            time.monotonic() - started,
+        )
+        with run.results() as folder:
+            seen = evidence(glimpses, bench, recipe.trigger, folder)
+            record = json.loads((run.out / "report.json").read_text("utf-8"))
+            record["origin"]["images"] = bench.digests()
+            save_measured(folder, {**record, **evaluation.to_json(), **seen}, dump(wanted))
     table = evaluation_table(
         evaluation,
         {"before": "poisoned", "after": "purified", "reference": "never poisoned"},
     )
-    return Answer(evaluation.to_json(), f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+    text = f"{table}\n{data['output']}\nsha256 {data['sha256']}\n{out / PAGE}"
+    return Answer(evaluation.to_json(), text)
 
 
 def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path) -> PurifyRecipe:

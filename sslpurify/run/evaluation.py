@@ -8,21 +8,36 @@ from pathlib import Path
 
 import torch
 
-from sslpurify.compute import choose
+from sslpurify.compute import Compute, choose
 from sslpurify.probes import (
     Measurement,
     Probe,
     Rate,
-    attack_success_rate,
-    clean_accuracy,
+    compare,
+    correct,
+    fooled,
     near_chance,
     require_neighbours,
 )
-from sslpurify.recipe import EvaluateRecipe
-from sslpurify.report import Evaluation, Row, Which, evaluation_table
+from sslpurify.recipe import EvaluateRecipe, dump
+from sslpurify.report import (
+    Changes,
+    CheckpointName,
+    ClassRates,
+    Evaluation,
+    EvaluationOrigin,
+    Row,
+    Which,
+    classes_table,
+    evaluation_table,
+    versions,
+)
 from sslpurify.run.answer import Answer
-from sslpurify.run.bench import Bench, Features, see, set_up
+from sslpurify.run.bench import Bench, Features, needed, see, set_up
 from sslpurify.run.classes import class_embeddings
+from sslpurify.run.directory import run_directory
+from sslpurify.run.evidence import Glimpse, evidence, glimpse
+from sslpurify.run.lineage import purification_of
 from sslpurify.run.loading import (
     Weights,
     completed,
@@ -31,20 +46,39 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
+from sslpurify.run.output import PAGE, save_measured
 from sslpurify.run.stopping import stoppable
 from sslpurify.types import Listener
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
+def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = False) -> Answer:
     """Measure the recipe's checkpoints, each through every probe.
+
+    Args:
+        recipe: Nouns and numbers.
+        listener: Told about every step.
+        per_class: Whether to show every class's rates to people; programs are always told.
 
     Raises:
         SslPurifyError: The subclass says whose fault it is.
     """
-    started = time.monotonic()
-    compute, listener = choose(recipe.device), stoppable(listener)
+    if recipe.out is None:
+        return _evaluate(recipe, stoppable(listener), None, per_class=per_class)
+    sources = [recipe.checkpoint, recipe.before, recipe.reference, recipe.train, recipe.test]
+    with (
+        run_directory(recipe.out, listener=listener, resume=False, outside=sources) as run,
+        run.results() as folder,
+    ):
+        return _evaluate(recipe, run.listener, folder, per_class=per_class)
+
+
+def _evaluate(
+    recipe: EvaluateRecipe, listener: Listener, folder: Path | None, *, per_class: bool
+) -> Answer:
+    """The answer; its record, page and pictures are left in the folder, if there is one."""
+    started, compute = time.monotonic(), choose(recipe.device)
     paths: dict[Which, Path | None] = {
         "before": recipe.before,
         "after": recipe.checkpoint,
@@ -54,50 +88,122 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener) -> Answer:
         which: read_weights(path, recipe) for which, path in paths.items() if path
     }
     bench = set_up(recipe, wanted_size(recipe, files["after"]), recipe.probes, listener)
+    images = bench.digests()
     bench = bench.few(recipe.shots) if recipe.shots is not None else bench
     if bench.bank is not None and "knn" in recipe.probes:
         require_neighbours(recipe.knn.k, len(bench.bank.labels))  # before hours of embedding
-    size = bench.test.images.size
-    tell_decisions(recipe, encoder_of(recipe, size, files["after"]))
-    rows: list[Row] = []
+    tell_decisions(recipe, encoder_of(recipe, bench.test.images.size, files["after"]))
+    measured: dict[Which, Mapping[Probe, Measurement]] = {}
+    glimpses: dict[Which, Glimpse] = {}
     for which, weights in files.items():
-        encoder = encoder_of(recipe, size, weights)
-        network = encoder.load(completed(encoder, weights))
-        features = see(network, bench, compute, which, listener)
-        if bench.prompts is not None:
-            named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
-            features = replace(features, classes=named)
-        rows += rows_of(which, measure(features, bench, recipe.probes), bench)
-    evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
+        features = _features(recipe, which, weights, bench, compute, listener)
+        measured[which] = measure(features, bench, recipe.probes)
+        if folder is not None:
+            glimpses[which] = glimpse(features, bench)
+    origin = EvaluationOrigin(
+        {which: CheckpointName.of(weights.checkpoint) for which, weights in files.items()},
+        images,
+        recipe.seed,
+        dump(recipe),
+        versions(),
+    )
+    evaluation = evaluation_of(measured, bench, time.monotonic() - started, origin)
     names = {which: f"{which} ({path.name})" for which, path in paths.items() if path}
-    return Answer(evaluation.to_json(), evaluation_table(evaluation, names))
+    table = evaluation_table(evaluation, names)
+    if per_class:
+        table += f"\n\n{classes_table(evaluation)}"
+    data = evaluation.to_json()
+    if folder is None:
+        return Answer(data, table)
+    seen = evidence(glimpses, bench, recipe.trigger, folder)
+    record = {**data, **purification_of(files["after"].checkpoint), **seen}
+    save_measured(folder, record, dump(recipe))
+    page = str(needed(recipe.out, "a folder") / PAGE)
+    return Answer({**data, "report": page}, f"{table}\n{page}")
 
 
-def rows_of(which: Which, measured: Mapping[str, Measurement], bench: Bench) -> list[Row]:
+def _features(
+    recipe: EvaluateRecipe,
+    which: Which,
+    weights: Weights,
+    bench: Bench,
+    compute: Compute,
+    listener: Listener,
+) -> Features:
+    encoder = encoder_of(recipe, bench.test.images.size, weights)
+    network = encoder.load(completed(encoder, weights))
+    features = see(network, bench, compute, which, listener)
+    if bench.prompts is None:
+        return features
+    named = class_embeddings(recipe, encoder, weights, bench.prompts, compute)
+    return replace(features, classes=named)
+
+
+def evaluation_of(
+    measured: Mapping[Which, Mapping[Probe, Measurement]],
+    bench: Bench,
+    seconds: float,
+    origin: EvaluationOrigin | None = None,
+) -> Evaluation:
+    """The record of what was measured.
+
+    Args:
+        measured: Every encoder, in the order of the table, through every probe.
+        bench: What it was measured on.
+        seconds: Wall time of all of it.
+        origin: How it was made.
+    """
+    rows = [row for which, its in measured.items() for row in rows_of(which, its, bench)]
+    changes: list[Changes] = []
+    if "before" in measured and "after" in measured:
+        before, after = measured["before"], measured["after"]
+        changes = [changes_of(probe, before[probe], after[probe]) for probe in after]
+    return Evaluation(tuple(rows), bench.protocol, seconds, tuple(changes), origin)
+
+
+def changes_of(probe: str, before: Measurement, after: Measurement) -> Changes:
+    """After less before through one probe, image by image."""
+    fooled = None
+    if before.fooled is not None and after.fooled is not None:
+        fooled = compare(before.fooled.happened, after.fooled.happened)
+    return Changes(probe, compare(before.correct.happened, after.correct.happened), fooled)
+
+
+def rows_of(which: Which, measured: Mapping[Probe, Measurement], bench: Bench) -> list[Row]:
     """One encoder's rows of the table; warns where the clean accuracy is near chance."""
-    classes = len(bench.classes)
     for probe, measurement in measured.items():
-        if near_chance(measurement.clean_accuracy, classes):
-            _warn_near_chance(which, probe, measurement.clean_accuracy, classes)
+        if near_chance(measurement.clean_accuracy, len(bench.classes)):
+            _warn_near_chance(which, probe, measurement.clean_accuracy, len(bench.classes))
     return [
-        Row(which, probe, measurement.clean_accuracy, measurement.attack_success_rate)
+        Row(
+            which,
+            probe,
+            measurement.clean_accuracy,
+            measurement.attack_success_rate,
+            by_class(measurement, bench.classes),
+        )
         for probe, measurement in measured.items()
     ]
 
 
-def measure(features: Features, bench: Bench, probes: Sequence[Probe]) -> dict[str, Measurement]:
+def by_class(measurement: Measurement, classes: Sequence[str]) -> tuple[ClassRates, ...]:
+    """The rates of each class, in the order of the classes."""
+    clean, count = measurement.correct.rates_by_class(len(classes)), len(classes)
+    fooled = measurement.fooled.rates_by_class(count) if measurement.fooled else [None] * count
+    return tuple(ClassRates(*rates) for rates in zip(classes, clean, fooled, strict=True))
+
+
+def measure(features: Features, bench: Bench, probes: Sequence[Probe]) -> dict[Probe, Measurement]:
     """What each probe says of one encoder's features."""
     labels = bench.test.labels
     queries = [features.test, *([] if features.triggered is None else [features.triggered])]
-    measured: dict[str, Measurement] = {}
+    measured: dict[Probe, Measurement] = {}
     for probe in probes:
         predicted = bench.predict(probe, features, torch.cat(queries))
         clean, *triggered = predicted.split(len(labels))
         measured[probe] = Measurement(
-            clean_accuracy(clean, labels),
-            attack_success_rate(triggered[0], labels, bench.target, bench.protocol)
-            if triggered
-            else None,
+            correct(clean, labels),
+            fooled(triggered[0], labels, bench.target, bench.protocol) if triggered else None,
         )
     return measured
 

@@ -19,6 +19,8 @@ from sslpurify.run.loading import Weights
 from sslpurify.run.writing import save_json, save_text
 from sslpurify.types import State
 
+PAGE = "report.html"
+
 
 def save_run(
     folder: Path,
@@ -84,6 +86,13 @@ def _save(
     return report
 
 
+def save_measured(folder: Path, record: Mapping[str, Any], recipe: str) -> None:
+    """Write what an evaluation leaves: its record, the page made of it, and the recipe's text."""
+    save_text(recipe, folder / "config.yaml")
+    save_json(record, folder / "report.json")
+    save_page(folder)
+
+
 def save_page(folder: Path) -> None:
     """Write what people look at beside ``report.json``: ``report.html``, and its figures as files.
 
@@ -92,7 +101,7 @@ def save_page(folder: Path) -> None:
     """
     record = json.loads((folder / "report.json").read_text("utf-8"))
     draw(record, folder)
-    save_text(to_html(record, pictures_of(folder)), folder / "report.html")
+    save_text(to_html(record, pictures_of(folder)), folder / PAGE)
 
 
 def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from sslpurify.encoders import Encoder, Network
 from sslpurify.errors import ConfigError, GateError
 from sslpurify.probes import require_gate
 from sslpurify.recipe import AttackRecipe
-from sslpurify.report import Evaluation, evaluation_table
+from sslpurify.report import evaluation_table
 from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.bench import Bench, Features, needed, see, set_up
 from sslpurify.run.classes import class_embeddings, prompts_of
 from sslpurify.run.clean import Clean, read_clean
 from sslpurify.run.directory import run_directory
-from sslpurify.run.evaluation import measure, rows_of
+from sslpurify.run.evaluation import evaluation_of, measure
 from sslpurify.run.loading import (
     Weights,
     completed,
@@ -72,8 +72,9 @@ def attack(recipe: AttackRecipe, listener: Listener, *, resume: bool = False) ->
         require_gate(measured[0][recipe.probe], measured[1][recipe.probe], recipe.gate)
         if run.follows:
             return FOLLOWER
-        rows = rows_of("reference", measured[0], bench) + rows_of("before", measured[1], bench)
-        evaluation = Evaluation(tuple(rows), recipe.protocol, time.monotonic() - started)
+        evaluation = evaluation_of(
+            {"reference": measured[0], "before": measured[1]}, bench, time.monotonic() - started
+        )
         facts = evaluation.to_json()
         with run.results() as folder:
             data = save_run(folder, recipe, victim, clean.images, compute, facts)

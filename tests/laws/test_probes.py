@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from sslpurify.errors import DataError
 from sslpurify.probes.knn import knn_predict
-from sslpurify.probes.metrics import attack_success_rate, wilson
+from sslpurify.probes.metrics import fooled, wilson
+from sslpurify.probes.paired import compare
 
 CLASSES = 3
 
@@ -53,8 +54,8 @@ def test_images_of_the_target_class_change_no_rate_under_exclude_target(data):
     target = data.draw(st.integers(0, CLASSES - 1))
     assume((labels != target).any())
     changed = torch.where(labels == target, others, predictions)
-    rate = attack_success_rate(predictions, labels, target)
-    assert rate == attack_success_rate(changed, labels, target)
+    rate = fooled(predictions, labels, target).rate()
+    assert rate == fooled(changed, labels, target).rate()
     assert rate.n == int((labels != target).sum())
 
 
@@ -62,3 +63,14 @@ def test_images_of_the_target_class_change_no_rate_under_exclude_target(data):
 def test_an_interval_holds_its_value(n, data):
     rate = wilson(data.draw(st.integers(0, n)), n)
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+@given(st.integers(1, 400), st.data())
+def test_a_change_turns_round_with_its_pairs(n, data):
+    events = st.lists(st.booleans(), min_size=n, max_size=n)
+    before, after = (torch.tensor(data.draw(events)) for _ in range(2))
+    there, back = compare(before, after), compare(after, before)
+    assert (there.value, there.p) == (-back.value, back.p)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
+    assert -1 - 1e-12 <= there.low <= there.value <= there.high <= 1 + 1e-12
+    assert 0 <= there.p <= 1

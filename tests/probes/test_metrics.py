@@ -6,12 +6,12 @@ from scipy.stats import binomtest
 from sslpurify.errors import DataError, GateError
 from sslpurify.probes.metrics import (
     Gate,
+    Hits,
     Measurement,
     Rate,
-    attack_success_rate,
-    clean_accuracy,
+    correct,
+    fooled,
     near_chance,
-    per_class_accuracy,
     require_gate,
     wilson,
 )
@@ -34,30 +34,31 @@ def test_no_images_are_an_error_not_a_rate():
     with pytest.raises(DataError, match="empty"):
         wilson(0, 0)
     with pytest.raises(DataError, match="empty"):
-        clean_accuracy(nothing, nothing)
+        correct(nothing, nothing).rate()
     with pytest.raises(DataError, match="all 0 test images"):
-        attack_success_rate(nothing, nothing, 2, "all")
+        fooled(nothing, nothing, 2, "all")
 
 
 def test_clean_accuracy_and_its_classes():
-    assert clean_accuracy(PREDICTIONS, LABELS) == wilson(4, 6)
-    assert per_class_accuracy(PREDICTIONS, LABELS, 4) == (
-        wilson(1, 2),
-        wilson(1, 2),
-        wilson(2, 2),
-        None,
-    )
+    hits = correct(PREDICTIONS, LABELS)
+    assert hits.rate() == wilson(4, 6)
+    assert hits.rates_by_class(4) == (wilson(1, 2), wilson(1, 2), wilson(2, 2), None)
 
 
 def test_the_two_protocols_differ_by_the_images_of_the_target_class():
-    assert attack_success_rate(PREDICTIONS, LABELS, 2) == wilson(2, 4)
-    assert attack_success_rate(PREDICTIONS, LABELS, 2, "all") == wilson(4, 6)
+    assert fooled(PREDICTIONS, LABELS, 2).rate() == wilson(2, 4)
+    assert fooled(PREDICTIONS, LABELS, 2, "all").rate() == wilson(4, 6)
+
+
+def test_success_by_the_class_that_an_image_comes_from():
+    assert fooled(PREDICTIONS, LABELS, 2).rates_by_class(3) == (wilson(1, 2), wilson(1, 2), None)
+    assert fooled(PREDICTIONS, LABELS, 2, "all").rates_by_class(3)[2] == wilson(2, 2)
 
 
 def test_a_test_set_of_target_images_only_has_no_rate():
     ones = torch.ones(3, dtype=torch.long)
     with pytest.raises(DataError, match="all 3 test images are of target class 1"):
-        attack_success_rate(ones, ones, 1)
+        fooled(ones, ones, 1)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,12 @@ def test_near_chance(hits, n, classes, expected):
     assert near_chance(wilson(hits, n), classes) is expected
 
 
+def hits(count, n):
+    return Hits(torch.arange(n) < count, torch.zeros(n, dtype=torch.long))
+
+
 def measured(accuracy, success):
-    return Measurement(wilson(accuracy, 2000), wilson(success, 1800))
+    return Measurement(hits(accuracy, 2000), hits(success, 1800))
 
 
 def test_the_gate_lets_an_embedded_attack_through():
@@ -106,7 +111,7 @@ def test_the_gate_counts_a_drop_against_the_clean_encoder():
 
 def test_a_gate_needs_an_attack_success_rate():
     with pytest.raises(ValueError, match="attack success rate"):
-        require_gate(measured(1, 1), Measurement(wilson(1, 2)), Gate())
+        require_gate(measured(1, 1), Measurement(hits(1, 2)), Gate())
 
 
 def test_a_gate_has_no_other_keys():

@@ -1,6 +1,7 @@
 import json
 import re
 from base64 import b64decode
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_who_does_not_see_can_read_it(page: Elements) -> None:
     assert captions == len(page.all("table")) > 5
     headings = [int(tag[1]) for tag, _ in page.found if re.fullmatch(r"h\d", tag)]
     assert headings[0] == 1
-    assert all(later - earlier <= 1 for earlier, later in zip(headings, headings[1:], strict=False))
+    assert all(later - earlier <= 1 for earlier, later in pairwise(headings))
 
 
 def test_every_part_is_there_once_and_the_contents_lead_to_it(page: Elements) -> None:
@@ -155,8 +156,7 @@ def test_what_the_record_has_not_the_page_has_not(without: str, pictures: dict[s
 
 
 def test_colours_can_be_told_from_the_paper_in_light_and_dark() -> None:
-    style = Path("sslpurify/report/page.css")
-    style = Path(__file__).parents[2] / style
+    style = Path(__file__).parents[2] / "sslpurify" / "report" / "page.css"
     light, dark = (
         dict(re.findall(r"--(\w+): (#\w{6});", block))
         for block in style.read_text().split("prefers-color-scheme: dark")

@@ -1,5 +1,15 @@
-from sslpurify.probes import Rate
-from sslpurify.report import Evaluation, Row, evaluation_table, grid, inspection_table, stages_table
+from sslpurify.probes import Change, Rate
+from sslpurify.report import (
+    Changes,
+    ClassRates,
+    Evaluation,
+    Row,
+    classes_table,
+    evaluation_table,
+    grid,
+    inspection_table,
+    stages_table,
+)
 
 
 def test_rates_are_per_cent_with_interval_count_and_protocol() -> None:
@@ -18,6 +28,37 @@ def test_rates_are_per_cent_with_interval_count_and_protocol() -> None:
     assert "100.0 [99.8, 100.0] n=2000" in second
     assert second.endswith("-")
     assert "target class left out" in note
+
+
+def test_a_change_is_in_points_with_its_interval_and_p() -> None:
+    rows = (Row("after", "knn", Rate(0.5, 0.4, 0.6, 9), Rate(0.1, 0.0, 0.2, 8)),)
+    changes = Changes(
+        "knn",
+        Change(-0.019, -0.0262, -0.0118, 2000, 80, 42, 0.0005),
+        Change(0.0125, -0.01, 0.03, 1800, 1, 2, 0.62549),
+    )
+    lines = evaluation_table(Evaluation(rows, "all", 0.0, (changes,))).splitlines()
+    assert lines[3].split("  ")[0] == "after less before"
+    assert "  -1.9 [-2.6, -1.2] p<0.001" in lines[3]
+    assert lines[3].endswith("  +1.2 [-1.0, +3.0] p=0.625")
+    assert "McNemar" in lines[4]
+
+
+def test_every_class_is_shown_by_probe_and_encoder() -> None:
+    half, none = Rate(0.5, 0.4, 0.6, 9), None
+    rows = tuple(
+        Row(
+            which, probe, half, half, (ClassRates("ant", half, half), ClassRates("bee", half, none))
+        )
+        for probe in ("knn", "mlp")
+        for which in ("before", "after")
+    )
+    first, second, note = classes_table(Evaluation(rows, "all", 0.0)).split("\n\n")
+    assert [line.split("  ")[0] for line in first.splitlines()[2:]] == ["ant", "bee"]
+    assert first.splitlines()[0].split() == ["class,", "knn", "n", "before", "after"]
+    assert first.splitlines()[3].split() == ["bee", "9", "50.0", "/", "-", "50.0", "/", "-"]
+    assert second.startswith("class, mlp")
+    assert "per cent" in note
 
 
 def test_without_a_trigger_there_is_no_such_column() -> None:

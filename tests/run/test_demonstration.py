@@ -53,7 +53,7 @@ def test_the_whole_way_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     answer = demo(None, seed=0, device="cpu", listener=silent, embedded=embedded)
-    assert set(answer.data) == {"results", "protocol", "seconds"}
+    assert set(answer.data) == {"results", "changes", "protocol", "seconds"}
     assert [row["which"] for row in answer.data["results"]] == ["before", "after", "reference"]
     assert all(row["attack_success_rate"]["n"] == 16 for row in answer.data["results"])
     assert "purified" in answer.text

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sslpurify.errors import ConfigError, DataError
-from sslpurify.probes import Measurement, wilson
+from sslpurify.probes import Hits, Measurement
 from sslpurify.recipe import EvaluateRecipe
 from sslpurify.recipe.reading import validate
 from sslpurify.run import evaluate
@@ -48,14 +48,18 @@ def test_a_class_is_found_by_name_only() -> None:
         class_index("1", ("a", "b"))
 
 
+def measured(correct: int) -> Measurement:
+    return Measurement(Hits(torch.arange(100) < correct, torch.zeros(100, dtype=torch.long)))
+
+
 def test_an_accuracy_near_chance_is_a_loud_warning(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = set_up(recipe(files), pico.SIZE, ["knn"], silent)
     with caplog.at_level(logging.WARNING, logger="sslpurify"):
-        rows_of("before", {"knn": Measurement(wilson(90, 100))}, bench)
+        rows_of("before", {"knn": measured(90)}, bench)
         assert caplog.messages == []
-        rows_of("before", {"knn": Measurement(wilson(36, 100))}, bench)
+        rows_of("before", {"knn": measured(36)}, bench)
     (message,) = caplog.messages
     assert "'before' is 36.0 %" in message
     assert "looks exactly like a purified one" in message
