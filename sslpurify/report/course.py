@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sslpurify.report.evidence import Pictures, picture
 from sslpurify.report.page import NONE, Cell, Folded, Section, Table
-from sslpurify.report.wording import Record, slug
+from sslpurify.report.wording import Record, slug, unbroken
 
 
 def curves(record: Record, pictures: Pictures) -> list[Section]:
@@ -17,7 +17,7 @@ def curves(record: Record, pictures: Pictures) -> list[Section]:
             Cell(stage["name"]),
             NONE if stage["t"] is None else Cell(f"{stage['t']:.3g}"),
             Cell("{:.3f} → {:.3f}".format(*stage["loss"])),
-            Cell(f"{stage['seconds']:.0f} s"),
+            Cell(unbroken(f"{stage['seconds']:.0f} s")),
         )
         for stage in stages
     )

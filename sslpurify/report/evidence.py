@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from sslpurify.report.page import Figure, Section, Strip, data_uri
-from sslpurify.report.wording import ENCODERS, Record
+from sslpurify.report.page import Figure, Gallery, Section, Strip, data_uri
+from sslpurify.report.wording import ENCODERS, Record, share
 
 Pictures = Mapping[str, bytes]
 """PNG and SVG files by the name under which the record, or a stage, knows them."""
@@ -50,8 +50,8 @@ def embedding_maps(record: Record, pictures: Pictures) -> list[Section]:
     text = (
         f"{len(shown['labels'])} test images at even distances in the set. The two directions are "
         f"those in which the clean embeddings of “{ENCODERS[first]}” vary most (PCA, unit length); "
-        f"they hold {variance:.0%} of that variance, so that what lies together here may lie apart "
-        "in all directions. All maps share their axes."
+        f"they hold {share(variance)} of that variance, so that what lies together here may lie "
+        "apart in all directions. All maps share their axes."
     )
     crosses = "Crosses carry the trigger: a backdoor that works gathers them in one place."
     paragraphs = (text, *([crosses] * attacked))
@@ -63,16 +63,36 @@ def neighbours(record: Record, pictures: Pictures) -> list[Section]:
     shown = record.get("neighbours")
     if shown is None:
         return []
-    strips: list[Strip] = []
-    for strip in shown["strips"]:
-        name = f"test image {strip['row']}, {strip['class']}"
-        queries = (
-            picture(strip["clean"], pictures, name, strip["class"]),
-            picture(strip["triggered"], pictures, f"{name}, with trigger", "with trigger"),
+    galleries = tuple(
+        Gallery(
+            f"“{strip['class']}” (test image {strip['row']})",
+            (_query(strip, pictures), *_found(strip, pictures)),
         )
-        strips.append(Strip(f"“{strip['class']}” (test image {strip['row']})", queries))
-        for which, found in strip["nearest"].items():
-            figures = [
+        for strip in shown["strips"]
+    )
+    of = {"bank": "the probes' bank", "test": "the other clean test images"}[shown["among"]]
+    text = (
+        f"A few test images with the trigger and the images nearest to them among {of}, with class "
+        "and cosine. They were taken at even distances from the test images of other classes than "
+        "the target, not chosen by what came out."
+    )
+    return [Section("neighbours", "Nearest neighbours", paragraphs=(text,), galleries=galleries)]
+
+
+def _query(strip: Record, pictures: Pictures) -> Strip:
+    name = f"test image {strip['row']}, {strip['class']}"
+    clean = picture(strip["clean"], pictures, name, "clean")
+    return Strip(
+        "the image",
+        (clean, picture(strip["triggered"], pictures, f"{name}, with trigger", "with trigger")),
+    )
+
+
+def _found(strip: Record, pictures: Pictures) -> list[Strip]:
+    return [
+        Strip(
+            f"nearest to it with trigger, {ENCODERS[which]}",
+            tuple(
                 picture(
                     near["picture"],
                     pictures,
@@ -80,12 +100,7 @@ def neighbours(record: Record, pictures: Pictures) -> list[Section]:
                     f"{near['class']} {near['cosine']:.2f}",
                 )
                 for rank, near in enumerate(found, 1)
-            ]
-            strips.append(Strip(f"{ENCODERS[which]}: nearest to it with trigger", tuple(figures)))
-    of = {"bank": "the probes' bank", "test": "the other clean test images"}[shown["among"]]
-    text = (
-        f"A few test images with the trigger and the images nearest to them among {of}, with class "
-        "and cosine. They were taken at even distances from the test images of other classes than "
-        "the target, not chosen by what came out."
-    )
-    return [Section("neighbours", "Nearest neighbours", paragraphs=(text,), strips=tuple(strips))]
+            ),
+        )
+        for which, found in strip["nearest"].items()
+    ]

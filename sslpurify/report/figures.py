@@ -22,17 +22,18 @@ CLASS_COLOURS = (
 )  # fmt: skip
 """Of up to ten classes; each stands out from white as well as from a dark page."""
 
+_TARGET = "^"
 _INK = "#1b1b1b"
 _PALE = "#ececec"
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
     ),
-    "font.size": 10,
+    "font.size": 11,
     "svg.hashsalt": "sslpurify",  # the same bytes again
     "text.parse_math": False,  # a class may be called $
 }
-_LONGEST = 22  # signs of a class's name in a legend
+_LONGEST, _SHORT = 22, 13  # signs of a class's name in a legend: at most, and in three columns
 
 
 def save_profile(profile: Profile, path: Path, *, title: str) -> None:
@@ -48,7 +49,7 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
     """
     along = [point.t for point in profile.points]
     with rc_context(_STYLE):
-        figure = _blank(4.8, 4.6)
+        figure = _blank(4.5, 4.6)
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(along, [p.loss for p in profile.points], "o-", color=_BLUE)
         upper.set_ylabel("label-free loss")
@@ -57,7 +58,7 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
         lower.plot(along, [p.overlap for p in profile.points], "^--", color=_GREEN)
         lower.set_ylim(-0.02, 1.05)
         lower.set_ylabel("agreement with input")
-        lower.set_xlabel("position t (0: the encoder that entered the round)")
+        lower.set_xlabel("position t (0: as it entered the round)")
         taken = [
             _plain(axes).axvline(profile.chosen, color=_GREY, ls=":") for axes in (upper, lower)
         ]
@@ -83,22 +84,24 @@ def save_map(
     labels, seen = np.array(data["labels"]), data["encoders"][which]
     clean = np.array(seen["clean"])
     with rc_context(_STYLE):
-        figure = _blank(4.8, 5.6)
+        figure = _blank(4.5, 5.6)
         axes = _plain(figure.subplots())
         for name, colour, marker, rows in _kinds(labels, classes, target):
-            axes.plot(*clean[rows].T, marker, color=colour, ms=4, alpha=0.75, mew=0, label=name)
+            size = 6 if marker == _TARGET else 4
+            axes.plot(*clean[rows].T, marker, color=colour, ms=size, alpha=0.75, mew=0, label=name)
         if seen["triggered"] is not None:
             cross = np.array(seen["triggered"])
             axes.plot(*cross.T, "x", color=_INK, ms=5, mew=0.8, alpha=0.7, label="with trigger")
         handles, names = axes.lines, [str(line.get_label()) for line in axes.lines]
         (left, right), (bottom, top) = data["limits"]
         axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        first, second = (f"{share:.0%}" for share in data["explained"])
+        first, second = (f"{100 * share:.0f} %" for share in data["explained"])
         axes.set_xlabel(f"direction 1 ({first} of the variance before)")
         axes.set_ylabel(f"direction 2 ({second})")
         axes.set_title(which, loc="left", fontweight="bold")
+        columns = 3 if max(map(len, names)) <= _SHORT else 2
         figure.legend(
-            handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=8,
+            handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=10,
             handletextpad=0.1, columnspacing=0.8,
         )  # fmt: skip
         _save(figure, path)
@@ -111,9 +114,11 @@ def _kinds(
     chosen = -1 if target is None else list(classes).index(target)
     if len(classes) > len(CLASS_COLOURS):
         others = [("other classes" if target else "all classes", _GREY, "o", labels != chosen)]
-        return others + [(_legible(target), _ORANGE, "^", labels == chosen)] * (target is not None)
+        return others + [(_legible(target), _ORANGE, _TARGET, labels == chosen)] * (
+            target is not None
+        )
     return [
-        (_legible(name), CLASS_COLOURS[i], "^" if i == chosen else "o", labels == i)
+        (_legible(name), CLASS_COLOURS[i], _TARGET if i == chosen else "o", labels == i)
         for i, name in enumerate(classes)
     ]
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 _HERE = Path(__file__).parent
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-_LAYOUT = "\n\t"
+_LAYOUT = "\n\t\u00a0"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,14 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Strips that belong together."""
+
+    title: str
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
 class Folded:
     """What opens on demand."""
 
@@ -86,7 +94,7 @@ class Section:
         tables: Tables.
         figures: Drawings, beside each other where there is room.
         pixels: Pictures made of few pixels, drawn large.
-        strips: Rows of small pictures.
+        galleries: Rows of small pictures.
         items: A list of sentences.
         folded: What opens on demand.
     """
@@ -98,7 +106,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     pixels: tuple[Figure, ...] = ()
-    strips: tuple[Strip, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
     items: tuple[str, ...] = ()
     folded: tuple[Folded, ...] = ()
 

@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 
 from sslpurify.report.page import NONE, Cell, Folded, Section, Table
-from sslpurify.report.wording import ENCODERS, PROBES, PROTOCOLS, Record, per_cent, rate_cell
+from sslpurify.report.wording import (
+    ENCODERS,
+    PROBERS,
+    PROBES,
+    PROTOCOLS,
+    Record,
+    count,
+    per_cent,
+    rate_cell,
+    unbroken,
+)
 
 _RATES = {"attack_success_rate": "attack success rate", "clean_accuracy": "clean accuracy"}
 _WHEN = {
@@ -17,7 +27,9 @@ def verdict(record: Record) -> list[Section]:
     """What was measured of each encoder; nothing of a run that measured nothing."""
     if "results" not in record:
         return []
-    rows, attacked = record["results"], record.get("trigger") is not None
+    attacked = record.get("trigger") is not None
+    probes = list(dict.fromkeys(row["probe"] for row in record["results"]))
+    rows = sorted(record["results"], key=lambda row: probes.index(row["probe"]))
     cells = tuple(
         (
             Cell(ENCODERS[row["which"]], PROBES[row["probe"]]),
@@ -26,7 +38,7 @@ def verdict(record: Record) -> list[Section]:
         )
         for row in rows
     )
-    heads = ("encoder", "clean accuracy", *(["attack success"] * attacked))
+    heads = ("encoder", "clean accuracy", *(["attack success rate"] * attacked))
     table = Table("Per cent, with 95 % interval (Wilson) and number of images", heads, cells)
     said = [PROTOCOLS[record["protocol"]]] if attacked else []
     return [
@@ -35,7 +47,7 @@ def verdict(record: Record) -> list[Section]:
             "Verdict",
             tiles=_tiles(rows),
             paragraphs=(*_summary(record), *said),
-            tables=(table, *_changes(record, heads)),
+            tables=(table, *_changes(record, attacked=attacked)),
         )
     ]
 
@@ -68,25 +80,29 @@ def _classes_table(rows: Sequence[Record], probe: str) -> Table:
 
 
 def _count(rate: Record | None) -> str:
-    return "no test images" if rate is None else f"n {rate['n']:,}"
+    return "no test images" if rate is None else count(rate)
 
 
 def _both(rates: Record) -> Cell:
     clean, fooled = rates["clean_accuracy"], rates["attack_success_rate"]
     text = NONE.text if clean is None else per_cent(clean)
-    return Cell(text, "" if fooled is None else f"ASR {per_cent(fooled)}")
+    return Cell(text, "" if fooled is None else unbroken(f"ASR {per_cent(fooled)}"))
 
 
-def _changes(record: Record, heads: tuple[str, ...]) -> list[Table]:
+def _changes(record: Record, *, attacked: bool) -> list[Table]:
     """After less before on the same images, where both were measured."""
     if not record.get("changes"):
         return []
-    kinds = ("clean_accuracy", "attack_success_rate")[: len(heads) - 1]
+    kinds = ("clean_accuracy", *(["attack_success_rate"] * attacked))
     rows = tuple(
-        (Cell("after less before", PROBES[change["probe"]]), *(_change(change[k]) for k in kinds))
+        (Cell(PROBES[change["probe"]]), *(_change(change[kind]) for kind in kinds))
         for change in record["changes"]
     )
-    return [Table("Change in points on the same images (paired), 95 % interval", heads, rows)]
+    caption = (
+        "After less before on the same images, in points, with 95 % interval (Newcombe, paired) "
+        "and McNemar's mid-p"
+    )
+    return [Table(caption, ("probe", *(_RATES[kind] for kind in kinds)), rows)]
 
 
 def _change(change: Record | None) -> Cell:
@@ -94,7 +110,7 @@ def _change(change: Record | None) -> Cell:
         return NONE
     value, low, high = (f"{100 * change[key]:+.1f}" for key in ("value", "low", "high"))
     p = "p < 0.001" if change["p"] < 0.001 else f"p = {change['p']:.3f}"
-    return Cell(value, f"{low} to {high}, {p}")
+    return Cell(unbroken(value), f"{unbroken(f'{low} to {high}')}, {unbroken(p)}")
 
 
 def _tiles(rows: Sequence[Record]) -> tuple[Cell, ...]:
@@ -124,5 +140,5 @@ def _summary(record: Record) -> list[str]:
         for row in record["results"]
         if row["probe"] == probe and (rate := row["attack_success_rate"]) is not None
     ]
-    said = f"Test images with the trigger “{trigger['name']}” that the {PROBES[probe]} took for "
+    said = f"Test images with the trigger “{trigger['name']}” that {PROBERS[probe]} took for "
     return [f"{said}“{trigger['target']}”: {'; '.join(parts)}."]

@@ -7,6 +7,12 @@ from sslpurify.report.page import NONE, Cell
 
 ENCODERS = {"before": "before", "after": "after", "reference": "never attacked"}
 PROBES = {"knn": "kNN", "linear": "linear probe", "mlp": "MLP probe", "zeroshot": "zero-shot"}
+PROBERS = {
+    "knn": "the kNN probe",
+    "linear": "the linear probe",
+    "mlp": "the MLP probe",
+    "zeroshot": "zero-shot classification",
+}
 PROTOCOLS = {
     "exclude-target": "Images of the target class are left out (protocol exclude-target).",
     "all": "Images of the target class count as well (protocol all), which raises the rate by "
@@ -21,12 +27,27 @@ def rate_cell(rate: Record | None) -> Cell:
     if rate is None:
         return NONE
     low, high = (f"{100 * rate[end]:.1f}" for end in ("low", "high"))
-    return Cell(f"{100 * rate['value']:.1f}", f"{low} to {high}, n {rate['n']:,}")
+    return Cell(per_cent(rate), f"{unbroken(f'{low} to {high}')}, {count(rate)}")
 
 
 def per_cent(rate: Record) -> str:
     """A rate's value alone: ``46.4``."""
     return f"{100 * rate['value']:.1f}"
+
+
+def count(rate: Record) -> str:
+    """Of how many images a rate is a share."""
+    return unbroken(f"n {rate['n']:,}")
+
+
+def share(fraction: float) -> str:
+    """A fraction in whole per cent."""
+    return unbroken(f"{100 * fraction:.0f} %")
+
+
+def unbroken(text: str) -> str:
+    """Text that stays on one line, its hyphens, which are those of numbers, as minus signs."""
+    return text.replace(" ", "\u00a0").replace("-", "−")
 
 
 def slug(name: str) -> str:

@@ -90,7 +90,7 @@ def _trigger(bench: Bench, source: str, folder: Path) -> dict[str, Any]:
         "trigger": ("on grey", trigger(grey)),
         "trigger-clean": ("a test image", clean),
         "trigger-laid-on": ("with trigger", marked),
-        "trigger-change": ("change, as bright as can be", change / change.amax().clamp(min=1e-6)),
+        "trigger-change": ("the change, made bright", change / change.amax().clamp(min=1e-6)),
     }
     for name, (_, image) in images.items():
         (folder / PICTURES / f"{name}.png").write_bytes(png(image[0]))

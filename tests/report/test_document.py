@@ -52,7 +52,7 @@ def test_nothing_is_loaded_from_anywhere(page: Elements, html: str) -> None:
     ]
     assert len(drawings) == 3
     for drawing in drawings:
-        inner = parsed(drawing.replace("/>", " />"))
+        inner = parsed(drawing)
         references = [
             value
             for _, attributes in inner.found
@@ -127,7 +127,7 @@ def test_a_purification_claims_nothing_that_it_did_not_measure(
     targets = [link["href"] for link in page.all("a")]
     assert targets == ["#curves", "#permutations", "#limits", "#configuration", "#provenance"]
     assert "cannot say whether a backdoor was there or is gone" in " ".join(page.text.split())
-    assert "success" not in page.text.replace("success rate", "", 0).lower()
+    assert "attack success" not in page.text
 
 
 @pytest.mark.parametrize("without", ["trigger", "changes", "stages", "classes", "reference"])
@@ -135,7 +135,14 @@ def test_what_the_record_has_not_the_page_has_not(without: str, pictures: dict[s
     record: dict[str, Any] = records.whole()
     match without:
         case "trigger":
-            rows = [{**row, "attack_success_rate": None} for row in record["results"]]
+            rows = [
+                {
+                    **row,
+                    "attack_success_rate": None,
+                    "classes": [{**c, "attack_success_rate": None} for c in row["classes"]],
+                }
+                for row in record["results"]
+            ]
             record |= {"results": rows, "trigger": None, "neighbours": None, "changes": []}
         case "reference":
             record["results"] = [r for r in record["results"] if r["which"] != "reference"]

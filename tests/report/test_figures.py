@@ -1,9 +1,15 @@
 from pathlib import Path
 
+import pytest
+import torch
 from PIL import Image
 
 from sslpurify.curves import Point, Profile
-from sslpurify.report import save_profile
+from sslpurify.report import embedding_map, save_profile
+from sslpurify.report.figures import CLASS_COLOURS, save_map
+from tests.report.browsing import parsed
+from tests.report.records import CLASSES, SCRIPT
+from tests.report.test_document import contrast
 
 PROFILE = Profile(
     tuple(Point(t / 4, 4.0 + t, 1 - t / 10, 1 - t / 8) for t in range(5)), chosen=0.25
@@ -20,3 +26,43 @@ def test_a_profile_is_a_readable_picture_and_the_same_bytes_again(tmp_path: Path
         assert picture.width >= 800
     assert first.read_bytes() == again.read_bytes()
     assert first.read_bytes() != other.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, object]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(len(CLASSES)).repeat_interleave(4)
+    clean, moved = torch.randn(2, len(labels), 8, generator=generator)
+    return embedding_map({"before": (clean, moved), "after": (moved, None)}, labels)
+
+
+@pytest.mark.parametrize("which", ["before", "after"])
+def test_a_map_with_hostile_names_is_a_drawing_and_nothing_else(
+    which: str, seen: dict[str, object], tmp_path: Path
+) -> None:
+    save_map(seen, which, CLASSES, SCRIPT, tmp_path / "map.png")
+    save_map(seen, which, CLASSES, SCRIPT, tmp_path / "again.png")
+    drawing = (tmp_path / "map.svg").read_bytes()
+    assert drawing == (tmp_path / "again.svg").read_bytes()
+    tags = {tag for tag, _ in parsed(drawing.decode()).found}
+    assert tags <= {"svg", "style", "g", "defs", "path", "use", "clippath", "rect"}
+    assert b"script" not in drawing
+    assert b"#1b1b1b}@media (prefers-color-scheme:dark)" in drawing
+    crosses = 28 if which == "before" else 0
+    assert drawing.count(b"<use") - crosses == pytest.approx(28 + len(CLASSES) + 20, abs=12)
+
+
+def test_of_many_classes_only_the_target_is_told_apart(
+    seen: dict[str, object], tmp_path: Path
+) -> None:
+    many = [*CLASSES, *(f"class {number}" for number in range(200))]
+    save_map(seen, "before", many, SCRIPT, tmp_path / "map.png")
+    drawing = (tmp_path / "map.svg").read_text()
+    assert sum(colour in drawing for colour in CLASS_COLOURS) == 0
+
+
+def test_the_classes_stand_out_from_light_and_dark_paper() -> None:
+    assert len(set(CLASS_COLOURS)) == 10
+    for colour in CLASS_COLOURS:
+        assert contrast(colour, "#ffffff") >= 3
+        assert contrast(colour, "#14171a") >= 3
