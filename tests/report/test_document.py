@@ -104,7 +104,7 @@ def test_rates_come_with_counts_intervals_and_protocol(page: Elements) -> None:
     assert "10.8 8.8 to 12.8, n 900" in text
     assert "825 of 900 before purification; 97 of 900 after it" in text
     assert "protocol exclude-target" in text
-    assert "-80.9 -83.0 to -78.0, p < 0.001" in text
+    assert "−80.9 −83.0 to −78.0, p < 0.001" in text
     assert "p = 0.012" in text
     assert "does not certify" in text
 
@@ -153,7 +153,7 @@ def test_what_the_record_has_not_the_page_has_not(without: str, pictures: dict[s
     text = " ".join(parsed(to_html(record, pictures)).text.split())
     absent = {
         "trigger": "ASR",
-        "changes": "after less before",
+        "changes": "After less before",
         "stages": "round 1",
         "classes": "clean accuracy in per cent; in small print",
         "reference": "is the floor",
