@@ -11,7 +11,7 @@ from sslpurify.report.figures import save_map, save_profile
 from sslpurify.report.limits import limits
 from sslpurify.report.origin import configuration, provenance
 from sslpurify.report.page import Page, render
-from sslpurify.report.verdict import classes, verdict
+from sslpurify.report.verdict import classes, sweep, verdict
 from sslpurify.report.wording import Record, slug
 
 PICTURES = "pictures"
@@ -32,6 +32,7 @@ def to_html(record: Record, pictures: Pictures) -> str:
         *trigger(record, pictures),
         *classes(record),
         *curves(record, pictures),
+        *sweep(record),
         *displacement(record),
         *limits(record),
         *configuration(record),

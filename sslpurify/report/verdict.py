@@ -64,6 +64,35 @@ def classes(record: Record) -> list[Section]:
     return [Section("classes", "Classes", tables=(first,), folded=folded)]
 
 
+def sweep(record: Record) -> list[Section]:
+    """What was measured along the curves of a purification, a table for each curve and probe."""
+    tables = [
+        _sweep_table(stage, probe, number)
+        for stage in record.get("sweep", ())
+        for number, probe in enumerate(rates["probe"] for rates in stage["points"][0]["results"])
+    ]
+    if not tables:
+        return []
+    text = (
+        "Evaluated along each curve, from t = 0 to t = 1. The purification saw none of this when "
+        "it took its point."
+    )
+    return [Section("sweep", "Along the curves", paragraphs=(text,), tables=tuple(tables))]
+
+
+def _sweep_table(stage: Record, probe: str, number: int) -> Table:
+    rows = tuple(
+        (
+            Cell(f"{point['t']:.2f}"),
+            rate_cell(point["results"][number]["clean_accuracy"]),
+            rate_cell(point["results"][number]["attack_success_rate"]),
+        )
+        for point in stage["points"]
+    )
+    caption = f"{stage['name']}, {PROBES[probe]}, per cent; taken: t = {stage['chosen']:.3g}"
+    return Table(caption, ("t", "clean accuracy", "attack success rate"), rows)
+
+
 def _classes_table(rows: Sequence[Record], probe: str) -> Table:
     mine = [row for row in rows if row["probe"] == probe]
     lines = tuple(

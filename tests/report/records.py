@@ -60,6 +60,23 @@ def results() -> list[dict[str, Any]]:
     ]
 
 
+def sweep() -> list[dict[str, Any]]:
+    points = [
+        {
+            "t": t / 10,
+            "results": [
+                {
+                    "probe": "knn",
+                    "clean_accuracy": rate(0.6 - t / 100),
+                    "attack_success_rate": rate(0.9 - t / 12) if t < 10 else None,
+                }
+            ],
+        }
+        for t in range(11)
+    ]
+    return [{"name": "round 1 · stage 1", "chosen": 0.5, "points": points, "profile": None}]
+
+
 def neighbours() -> dict[str, Any]:
     near = {"row": 5, "class": IMAGE, "cosine": 0.987, "picture": f"{PICTURES}/bank-5.png"}
     strip = {
@@ -113,6 +130,7 @@ def whole() -> dict[str, Any]:
         "map": seen(),
         "neighbours": neighbours(),
         "stages": stages(),
+        "sweep": sweep(),
         "purification": {"recipe": SCRIPT, "seconds": 9.0},
         "origin": origin(),
     }
