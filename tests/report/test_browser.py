@@ -46,10 +46,10 @@ def test_a_phone_shows_the_page_in_dark_and_light(
 
 
 @pytest.mark.slow
-def test_all_pictures_load_and_no_script_runs(page: Path, tmp_path: Path) -> None:
-    """A page of ours with a script slipped in: the policy stops it, and the pictures still show."""
+def test_the_policy_stops_a_script_that_got_onto_the_page(page: Path, tmp_path: Path) -> None:
+    """The same page without the policy runs it, so the script itself works."""
     html = page.read_text(encoding="utf-8")
-    script = "<script>document.title='ran'</script><style>h1{width:77px}</style></body>"
+    script = "<script>document.title='ran'</script></body>"
     slipped = tmp_path / "slipped.html"
     slipped.write_text(html.replace("</body>", script), encoding="utf-8")
     assert "<title>ran</title>" not in browse(slipped, tmp_path, "--dump-dom")
@@ -58,6 +58,3 @@ def test_all_pictures_load_and_no_script_runs(page: Path, tmp_path: Path) -> Non
         re.sub(r"<meta http-equiv[^>]*>", "", slipped.read_text(encoding="utf-8")), "utf-8"
     )
     assert "<title>ran</title>" in browse(free, tmp_path, "--dump-dom")
-    pdf = tmp_path / "page.pdf"
-    browse(page, tmp_path, f"--print-to-pdf={pdf}")
-    assert pdf.read_bytes().count(b"/Subtype /Image") >= 3
