@@ -185,6 +185,7 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="exclude-target or all.  [default: exclude-target]")
     ] = None,
+    out: Out = None,
     config: Config = None,
     settings: Set = None,
     seed: Seed = None,

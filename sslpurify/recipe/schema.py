@@ -212,6 +212,7 @@ class EvaluateRecipe(Measuring):
     shots: Count | None = None
     sweep: Path | None = None
     sweep_points: Annotated[int, Field(ge=2, le=1001)] = 11
+    out: Path | None = None
 
     @model_validator(mode="after")
     def _probes_have_a_bank(self) -> "EvaluateRecipe":

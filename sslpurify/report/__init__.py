@@ -1,8 +1,11 @@
-"""What a run shows and leaves behind: records, tables, figures, progress."""
+"""What a run shows and leaves behind: records, tables, figures, pages, progress."""
 
 from sslpurify.report.aggregate import aggregate, aggregate_table
+from sslpurify.report.document import PICTURES, draw, pictures_of, to_html
+from sslpurify.report.embeddings import embedding_map, nearest, spread
 from sslpurify.report.figures import save_profile, save_sweep
 from sslpurify.report.metrics import Metrics
+from sslpurify.report.pictures import png
 from sslpurify.report.progress import progress
 from sslpurify.report.record import (
     Changes,
@@ -25,8 +28,10 @@ from sslpurify.report.table import (
     stages_table,
     sweep_table,
 )
+from sslpurify.report.wording import slug
 
 __all__ = [
+    "PICTURES",
     "Changes",
     "CheckpointName",
     "ClassRates",
@@ -42,14 +47,22 @@ __all__ = [
     "aggregate_table",
     "classes_table",
     "contact_sheet",
+    "draw",
+    "embedding_map",
     "evaluation_table",
     "grid",
     "inspection_table",
+    "nearest",
+    "pictures_of",
+    "png",
     "progress",
     "provenance",
     "save_profile",
     "save_sweep",
+    "slug",
+    "spread",
     "stages_table",
     "sweep_table",
+    "to_html",
     "versions",
 ]

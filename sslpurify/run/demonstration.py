@@ -1,5 +1,6 @@
 """``demo``: the whole way once, on a poisoned encoder and images that come with the package."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,16 @@ from sslpurify.data import ImageSet, LabelledImages, from_pixels
 from sslpurify.encoders import Encoder
 from sslpurify.journal import FORGETFUL
 from sslpurify.probes import Measurement, Probe, ProbeSettings
-from sslpurify.recipe import DemoRecipe, PurifyRecipe, load
+from sslpurify.recipe import DemoRecipe, PurifyRecipe, dump, load
 from sslpurify.report import Which, evaluation_table
 from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.bench import Bench, class_index, see
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import run_directory, unused
 from sslpurify.run.evaluation import evaluation_of, measure
+from sslpurify.run.evidence import Glimpse, evidence, glimpse
 from sslpurify.run.loading import completed, encoder_of, read_weights
+from sslpurify.run.output import PAGE, save_measured
 from sslpurify.run.purification import purify_into, settled
 from sslpurify.types import Listener, State
 
@@ -66,9 +69,11 @@ def demo(
         ProbeSettings(knn=recipe.knn),
         seed,
     )
+    glimpses: dict[Which, Glimpse] = {}
 
     def measured(which: Which, state: State, encoder: Encoder) -> dict[Probe, Measurement]:
         seen = see(encoder.load(state), bench, compute, which, run.listener)
+        glimpses[which] = glimpse(seen, bench)
         return measure(seen, bench, ["knn"])
 
     with run_directory(out, listener=listener, resume=False, processes=compute.processes) as run:
@@ -80,18 +85,24 @@ def demo(
         after = measured("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)
         reference = measured("reference", completed(other, clean), other)
-    if run.follows:
-        return FOLLOWER
-    evaluation = evaluation_of(
-        {"before": before, "after": after, "reference": reference},
-        bench,
-        time.monotonic() - started,
-    )
+        if run.follows:
+            return FOLLOWER
+        evaluation = evaluation_of(
+            {"before": before, "after": after, "reference": reference},
+            bench,
+            time.monotonic() - started,
+        )
+        with run.results() as folder:
+            seen = evidence(glimpses, bench, recipe.trigger, folder)
+            record = json.loads((run.out / "report.json").read_text("utf-8"))
+            record["origin"]["images"] = bench.digests()
+            save_measured(folder, {**record, **evaluation.to_json(), **seen}, dump(wanted))
     table = evaluation_table(
         evaluation,
         {"before": "poisoned", "after": "purified", "reference": "never poisoned"},
     )
-    return Answer(evaluation.to_json(), f"{table}\n{data['output']}\nsha256 {data['sha256']}")
+    text = f"{table}\n{data['output']}\nsha256 {data['sha256']}\n{out / PAGE}"
+    return Answer(evaluation.to_json(), text)
 
 
 def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path) -> PurifyRecipe:

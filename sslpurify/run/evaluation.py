@@ -35,8 +35,11 @@ from sslpurify.report import (
     versions,
 )
 from sslpurify.run.answer import Answer
-from sslpurify.run.bench import Bench, Features, see, set_up
+from sslpurify.run.bench import Bench, Features, needed, see, set_up
 from sslpurify.run.classes import class_embeddings
+from sslpurify.run.directory import run_directory
+from sslpurify.run.evidence import evidence, glimpse
+from sslpurify.run.lineage import purification_of
 from sslpurify.run.loading import (
     Weights,
     completed,
@@ -45,6 +48,7 @@ from sslpurify.run.loading import (
     tell_decisions,
     wanted_size,
 )
+from sslpurify.run.output import PAGE, save_measured
 from sslpurify.run.stopping import stoppable
 from sslpurify.run.sweep import curves_of, save_sweep, swept
 from sslpurify.types import Listener
@@ -63,8 +67,21 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     Raises:
         SslPurifyError: The subclass says whose fault it is.
     """
-    started = time.monotonic()
-    compute, listener = choose(recipe.device), stoppable(listener)
+    if recipe.out is None:
+        return _evaluate(recipe, stoppable(listener), None, per_class=per_class)
+    sources = [recipe.checkpoint, recipe.before, recipe.reference, recipe.train, recipe.test]
+    with (
+        run_directory(recipe.out, listener=listener, resume=False, outside=sources) as run,
+        run.results() as folder,
+    ):
+        return _evaluate(recipe, run.listener, folder, per_class=per_class)
+
+
+def _evaluate(
+    recipe: EvaluateRecipe, listener: Listener, folder: Path | None, *, per_class: bool
+) -> Answer:
+    """The answer; its record, page and pictures are left in the folder, if there is one."""
+    started, compute = time.monotonic(), choose(recipe.device)
     paths: dict[Which, Path | None] = {
         "before": recipe.before,
         "after": recipe.checkpoint,
@@ -100,7 +117,15 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     )
     if recipe.sweep:
         save_sweep(recipe.sweep, evaluation)
-    return Answer(evaluation.to_json(), _text(evaluation, per_class=per_class))
+    data, text = evaluation.to_json(), _text(evaluation, per_class=per_class)
+    if folder is None:
+        return Answer(data, text)
+    glimpses = {which: glimpse(its, bench) for which, its in features.items()}
+    seen = evidence(glimpses, bench, recipe.trigger, folder)
+    record = {**data, **purification_of(files["after"].checkpoint), **seen}
+    save_measured(folder, record, dump(recipe))
+    page = str(needed(recipe.out, "a folder") / PAGE)
+    return Answer({**data, "report": page}, f"{text}\n{page}")
 
 
 def _bench(

@@ -11,13 +11,15 @@ from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
 from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, dump
-from sslpurify.report import provenance
+from sslpurify.report import draw, pictures_of, provenance, to_html
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean
 from sslpurify.run.directory import RunDirectory
 from sslpurify.run.loading import Weights
 from sslpurify.run.writing import save_json, save_text
 from sslpurify.types import State
+
+PAGE = "report.html"
 
 
 def save_run(
@@ -82,6 +84,24 @@ def _save(
     save_json({**report, **left_out, "origin": origin}, folder / "report.json")
     save_text(dump(recipe), folder / "config.yaml")
     return report
+
+
+def save_measured(folder: Path, record: Mapping[str, Any], recipe: str) -> None:
+    """Write what an evaluation leaves: its record, the page made of it, and the recipe's text."""
+    save_text(recipe, folder / "config.yaml")
+    save_json(record, folder / "report.json")
+    save_page(folder)
+
+
+def save_page(folder: Path) -> None:
+    """Write what people look at beside ``report.json``: ``report.html``, and its figures as files.
+
+    Args:
+        folder: Holds the record and the pictures that it names.
+    """
+    record = json.loads((folder / "report.json").read_text("utf-8"))
+    draw(record, folder)
+    save_text(to_html(record, pictures_of(folder)), folder / PAGE)
 
 
 def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str, Any]:

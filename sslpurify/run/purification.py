@@ -1,20 +1,17 @@
 """``purify``: a checkpoint and clean images in, a checkpoint without its backdoor out."""
 
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sslpurify.compute import choose
 from sslpurify.encoders import Encoder
 from sslpurify.journal import Journal
-from sslpurify.purify import Purified, Stage, Trace
+from sslpurify.purify import Purified, Trace
 from sslpurify.purify import purify as take_out
 from sslpurify.purify import resolved as settings_for
 from sslpurify.recipe import PurifyRecipe
-from sslpurify.report import save_profile, stages_table
+from sslpurify.report import stages_table
 from sslpurify.run.answer import FOLLOWER, Answer
 from sslpurify.run.clean import Clean, read_clean, text_of
 from sslpurify.run.directory import RunDirectory, run_directory
@@ -27,7 +24,7 @@ from sslpurify.run.loading import (
     wanted_size,
 )
 from sslpurify.run.memory import Standing, read_state, write_state
-from sslpurify.run.output import finished, inputs_of, room_for, save_run
+from sslpurify.run.output import finished, inputs_of, room_for, save_page, save_run
 from sslpurify.types import Listener
 
 TRACES = "curves.safetensors"
@@ -104,9 +101,10 @@ def purify_into(
         return purified, {}
     made = replace(weights, state=purified.state)
     with run.results() as folder:
-        _save_profiles(purified.stages, folder)
         write_traces(purified.traces, folder / TRACES)
-        return purified, save_run(folder, recipe, made, clean.images, compute, facts)
+        data = save_run(folder, recipe, made, clean.images, compute, facts)
+        save_page(folder)
+    return purified, data
 
 
 def write_traces(traces: Sequence[Trace], path: Path) -> None:
@@ -122,16 +120,3 @@ def read_traces(path: Path) -> tuple[Trace, ...]:
     """
     pieces = read_state(path).pieces
     return tuple(Trace.from_piece(str(name), piece) for name, piece in pieces.items())
-
-
-def file_name(stage: str) -> str:
-    """A stage's name as part of a file's: ``round-1-stage-2``."""
-    return "-".join(re.findall(r"[a-z0-9]+", stage.lower()))
-
-
-def _save_profiles(stages: Sequence[Stage], folder: Path) -> None:
-    """One picture for every stage that ran along a curve, named after it."""
-    for stage in stages:
-        if stage.profile is not None:
-            path = folder / f"profile-{file_name(stage.name)}.png"
-            save_profile(stage.profile, path, title=stage.name)

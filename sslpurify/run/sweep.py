@@ -16,11 +16,11 @@ from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.probes import Measurement, Probe
 from sslpurify.purify import CurvePath, Stage, retrace
 from sslpurify.recipe import EncoderChoice, PurifyRecipe, load
-from sslpurify.report import Evaluation, SweepPoint, SweepRates, SweptStage
+from sslpurify.report import Evaluation, SweepPoint, SweepRates, SweptStage, slug
 from sslpurify.report import save_sweep as draw_sweep
 from sslpurify.run.clean import read_clean
 from sslpurify.run.loading import encoder_of, read_weights, wanted_size
-from sslpurify.run.purification import TRACES, file_name, read_traces
+from sslpurify.run.purification import TRACES, read_traces
 from sslpurify.run.writing import save_json
 from sslpurify.types import Listener
 
@@ -109,7 +109,7 @@ def save_sweep(run: Path, evaluation: Evaluation) -> None:
     try:
         save_json(evaluation.to_json(), run / "sweep.json")
         for stage in evaluation.sweep:
-            path = run / f"sweep-{file_name(stage.name)}.png"
+            path = run / f"sweep-{slug(stage.name)}.png"
             draw_sweep(stage, path, title=stage.name, floors=floors)
     except OSError as error:
         raise ConfigError(f"--sweep {run}: cannot be written to ({error.strerror})") from error

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,10 +6,12 @@ import pytest
 import yaml
 
 from sslpurify.recipe import DemoRecipe, load
+from sslpurify.report import pictures_of, to_html
 from sslpurify.run.demonstration import EMBEDDED, demo, read_demo_images
 from sslpurify.run.loading import read_weights
 from sslpurify.types import silent
 from tests import pico
+from tests.report.browsing import parsed
 
 
 @pytest.fixture
@@ -58,7 +61,14 @@ def test_the_whole_way_once(
     assert all(row["attack_success_rate"]["n"] == 16 for row in answer.data["results"])
     assert "purified" in answer.text
     left = pico.trees(tmp_path / "runs" / "demo")
-    assert {"victim.purified.safetensors", "profile-round-1-stage-2.png"} < left
+    assert {"victim.purified.safetensors", "profile-round-1-stage-2.png", "map-after.png"} < left
+    record = json.loads(Path("runs/demo/report.json").read_text("utf-8"))
+    assert record["results"] == answer.data["results"]
+    assert record["sha256"] in answer.text
+    html = Path("runs/demo/report.html").read_text("utf-8")
+    assert html == to_html(record, pictures_of(Path("runs/demo")))
+    parts = [link["href"] for link in parsed(html).all("a")]
+    assert {"#verdict", "#map", "#neighbours", "#curves", "#permutations", "#limits"} < set(parts)
 
 
 def test_embedded_images_keep_their_pixels(embedded: Path) -> None:
