@@ -1,7 +1,9 @@
 """``purify``: a checkpoint and clean images in, a checkpoint without its backdoor out."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sslpurify.compute import choose
