@@ -38,7 +38,7 @@ from sslpurify.run.answer import Answer
 from sslpurify.run.bench import Bench, Features, needed, see, set_up
 from sslpurify.run.classes import class_embeddings
 from sslpurify.run.directory import run_directory
-from sslpurify.run.evidence import evidence, glimpse
+from sslpurify.run.evidence import Glimpse, evidence, glimpse
 from sslpurify.run.lineage import purification_of
 from sslpurify.run.loading import (
     Weights,
@@ -120,7 +120,7 @@ def _evaluate(
     data, text = evaluation.to_json(), _text(evaluation, per_class=per_class)
     if folder is None:
         return Answer(data, text)
-    glimpses = {which: glimpse(its, bench) for which, its in features.items()}
+    glimpses: dict[Which, Glimpse] = {w: glimpse(its, bench) for w, its in features.items()}
     seen = evidence(glimpses, bench, recipe.trigger, folder)
     record = {**data, **purification_of(files["after"].checkpoint), **seen}
     save_measured(folder, record, dump(recipe))
