@@ -56,7 +56,7 @@ def retrace(
         state: The suspicious weights that were purified; not changed.
         images: The clean images: BatchNorm statistics are measured on them.
         traces: What was kept.
-        settings: As of the purification.
+        settings: As of the purification; for a CLIP purified without captions, `resolved` so.
         seed: As of the purification.
         compute: Device and precision.
         listener: Told about every step.

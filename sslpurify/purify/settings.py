@@ -102,10 +102,22 @@ _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     "modified-resnet": {**_CLIP, "learning_rate": 4e-3, "t_misaligned": 0.3},
     "vit": {**_CLIP, "learning_rate": 3e-3},
 }
+_WITHOUT_CAPTIONS: Mapping[str, Any] = {
+    "t_misaligned": 0.5,
+    "final_steps": 0,
+    "views": ViewSettings(min_scale=0.3),
+}
 """docs/decisions/0004-clip-defaults.md"""
 
 
-def resolved(settings: TscSettings, family: Family) -> TscSettings:
-    """The settings with the family's defaults wherever nothing was set explicitly."""
+def resolved(settings: TscSettings, family: Family, *, captions: bool = True) -> TscSettings:
+    """The settings with the family's defaults wherever nothing was set explicitly.
+
+    Args:
+        settings: Those that were set explicitly.
+        family: Of the encoder.
+        captions: Whether the clean images have captions; concerns the families of CLIPs alone.
+    """
+    without = {} if captions or family == "resnet" else _WITHOUT_CAPTIONS
     chosen = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return TscSettings(**{**_FAMILIES[family], **chosen})
+    return TscSettings(**{**_FAMILIES[family], **without, **chosen})

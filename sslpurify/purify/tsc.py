@@ -72,7 +72,8 @@ def purify(
         DataError: Fewer images than one batch takes.
         TrainingError: A loss is not finite.
     """
-    settings = resolved(settings or TscSettings(), encoder.family)
+    captions = isinstance(text, Captions)
+    settings = resolved(settings or TscSettings(), encoder.family, captions=captions)
     if encoder.head is None and text is None:
         encoder = replace(encoder, head=default_head(encoder.embedding_dim))
     guide = _guide(encoder, state, images, settings, text, compute, listener)

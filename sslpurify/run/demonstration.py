@@ -119,7 +119,7 @@ def purify_recipe(recipe: DemoRecipe, encoder: Encoder, images: Path, out: Path)
         out=out,
         tsc=recipe.tsc,
     )
-    return settled(wanted, encoder)
+    return settled(wanted, encoder, captions=False)
 
 
 def read_demo_images(path: Path, classes: tuple[str, ...]) -> DemoImages:

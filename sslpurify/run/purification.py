@@ -53,7 +53,7 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
         clean = read_clean(recipe, wanted_size(recipe, weights), run.listener)
         encoder = encoder_of(recipe, clean.images.size, weights)
         tell_decisions(recipe, encoder)
-        recipe = settled(resolved(recipe, encoder), encoder)
+        recipe = settled(resolved(recipe, encoder), encoder, captions=clean.captions is not None)
         inputs = inputs_of(recipe, weights.checkpoint, clean)
         traces = 3 * recipe.tsc.rounds - 1  # two bends a round, and where later rounds began
         room = room_for(weights.state, weights.checkpoint, traces)
@@ -67,9 +67,10 @@ def purify(recipe: PurifyRecipe, listener: Listener, *, resume: bool = False) ->
     return Answer(data, f"{table}\n{data['output']}\nsha256 {data['sha256']}")
 
 
-def settled(recipe: PurifyRecipe, encoder: Encoder) -> PurifyRecipe:
-    """The recipe with the family's own settings written in."""
-    return recipe.model_copy(update={"tsc": settings_for(recipe.tsc, encoder.family)})
+def settled(recipe: PurifyRecipe, encoder: Encoder, *, captions: bool) -> PurifyRecipe:
+    """The recipe with the family's own settings, with or without captions, written in."""
+    settings = settings_for(recipe.tsc, encoder.family, captions=captions)
+    return recipe.model_copy(update={"tsc": settings})
 
 
 def purify_into(

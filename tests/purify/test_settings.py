@@ -58,6 +58,14 @@ def test_a_family_decides_what_is_not_set():
     assert resolved(TscSettings(final_steps=0), "vit").final_steps == 0
 
 
+def test_without_captions_a_clip_is_shown_stronger_views():
+    with_, without = (resolved(TscSettings(), "vit", captions=known) for known in (True, False))
+    assert without.views.jitter_probability > with_.views.jitter_probability
+    assert without.views.min_scale < with_.views.min_scale
+    assert resolved(without, "vit") == without
+    assert resolved(TscSettings(), "resnet", captions=False) == resolved(TscSettings(), "resnet")
+
+
 @pytest.mark.parametrize(
     ("share", "sections"), [(0, 0), (0.2, 0), (0.25, 1), (0.5, 2), (0.75, 3), (0.99, 3)]
 )
