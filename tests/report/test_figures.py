@@ -100,7 +100,7 @@ def test_a_map_with_hostile_names_is_a_drawing_and_nothing_else(
     for colour in CLASS_COLOURS[: len(CLASSES)]:
         assert drawing.count(f'"fill: {colour}; fill-opacity: 0.75"/>'.encode()) == 4 + 1  # legend
     crosses = drawing.count(b"stroke: currentColor; stroke-opacity: 0.7;")
-    assert crosses == (28 + 1 if which == "before" else 0)
+    assert crosses == (28 + 2 if which == "before" else 0)  # legend, and the marker itself
 
 
 def test_of_many_classes_only_the_target_is_told_apart(

@@ -65,7 +65,7 @@ def test_a_purification_leaves_what_it_knows(purified: Path) -> None:
 def test_an_evaluation_of_its_checkpoint_shows_both(
     purified: Path, files: Files, tmp_path: Path
 ) -> None:
-    (checkpoint,) = purified.glob("*.safetensors")
+    (checkpoint,) = purified.glob("*.purified.safetensors")
     wanted = recipe(
         files,
         checkpoint,
@@ -130,7 +130,7 @@ def test_an_evaluation_that_fails_leaves_nothing(files: Files, tmp_path: Path) -
 def test_a_report_beside_a_checkpoint_is_believed_only_of_its_own_weights(
     harm: str, purified: Path, tmp_path: Path
 ) -> None:
-    (made,) = purified.glob("*.safetensors")
+    (made,) = purified.glob("*.purified.safetensors")
     file = tmp_path / "x.safetensors"
     file.write_bytes(made.read_bytes())
     text = (purified / "report.json").read_text("utf-8")

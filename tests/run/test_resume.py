@@ -76,7 +76,7 @@ def test_a_signal_is_heeded_in_every_phase(
 
 def test_a_signal_while_probing_ends_an_evaluation(files: Files) -> None:
     tree = {"arch": pico.ARCH, "checkpoint": files.encoder, "image_size": pico.SIZE}
-    tree |= {"train": files.train, "test": files.test}
+    tree |= {"train": files.train, "test": files.test, "knn": {"k": 5}}
     listener = Signalling(3)
     with heeded(lambda _: None), pytest.raises(InterruptionError):
         evaluate(validate(EvaluateRecipe, tree, "test"), listener)

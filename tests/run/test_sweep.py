@@ -72,11 +72,12 @@ def test_a_sweep_needs_the_run_alone_and_agrees_with_its_result(
     left = {path.name: path.read_bytes() for path in finished.iterdir()}
     assert {name: left[name] for name in kept} == kept
     pictures = {f"sweep-round-1-stage-{number}.png" for number in (1, 2)}
-    assert set(left) - set(kept) == {"sweep.json", *pictures}
+    drawings = {name.replace(".png", ".svg") for name in pictures}
+    assert set(left) - set(kept) == {"sweep.json", *pictures, *drawings}
     assert json.loads(left["sweep.json"]) == answer
     for name in pictures:
         with Image.open(finished / name) as picture:
-            assert picture.height == 3 * 450
+            assert picture.height == 3 * 460
 
 
 def test_people_get_a_table(cli: Callable[..., Result], arguments: list[object]) -> None:
