@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -125,12 +125,13 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON shape of ``evaluate`` and ``demo``; rates are fractions."""
+        plain = _EVALUATION.dump_python(self, mode="json", include={"rows", "changes", "origin"})
         return {
-            "results": [asdict(row) for row in self.rows],
-            "changes": [asdict(change) for change in self.changes],
+            "results": plain["rows"],
+            "changes": plain["changes"],
             "protocol": self.protocol,
             "seconds": round(self.seconds, 2),
-            **({} if self.origin is None else {"origin": asdict(self.origin)}),
+            **({} if self.origin is None else {"origin": plain["origin"]}),
             **({"sweep": [stage.to_json() for stage in self.sweep]} if self.sweep else {}),
         }
 

@@ -33,7 +33,7 @@ def test_an_evaluation_has_the_documented_json_shape() -> None:
                 "probe": "knn",
                 "clean_accuracy": told,
                 "attack_success_rate": None,
-                "classes": ({"name": "ant", "clean_accuracy": told, "attack_success_rate": None},),
+                "classes": [{"name": "ant", "clean_accuracy": told, "attack_success_rate": None}],
             }
         ],
         "changes": [
