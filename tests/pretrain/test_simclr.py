@@ -3,7 +3,7 @@ from functools import cache
 import pytest
 import torch
 
-from sslpurify.data import from_pixels
+from sslpurify.data import ViewSettings, from_pixels
 from sslpurify.errors import DataError, TrainingError
 from sslpurify.pretrain import SimclrSettings, train_simclr
 from sslpurify.statedict import digest, identical
@@ -42,11 +42,14 @@ def test_the_weights_it_starts_from_are_left_alone_and_all_are_trained():
 
 
 def test_training_lowers_the_loss():
+    """Views that keep colours, and all images in a batch: a step's loss varies little by chance."""
+    alike = ViewSettings(min_scale=0.8, jitter_probability=0, grey_probability=0)
+    settings = SimclrSettings(epochs=40, batch_size=24, learning_rate=3e-3, views=alike)
     told = []
-    train(SimclrSettings(epochs=12, batch_size=8, learning_rate=3e-3), listener=told.append)
+    train(settings, listener=told.append)
     losses = [step.loss for step in told]
-    assert len(losses) == 36
-    assert sum(losses[-6:]) < 0.97 * sum(losses[:6])
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 
 def test_what_cannot_be_trained_is_said():
