@@ -207,10 +207,7 @@ def _gradient(
     def gradient(step: int) -> float:
         rows = step_batch(len(pairs), size, seed, _STAGE, step)
         chances = torch.rand(len(rows), 2, generator=generator(seed, _STAGE, "draws", step))
-        said = [
-            pairs.captions[row][int(chance * len(pairs.captions[row]))]
-            for row, chance in zip(rows.tolist(), chances[:, 0].tolist(), strict=True)
-        ]
+        said = pairs.said(rows, chances[:, 0])
         own = torch.tensor([caption in targets for caption in said], device=device)
         drawn = (chances[:, 1] * len(goal.images)).long().to(device)
         images = pairs.images.batch(rows).to(device)

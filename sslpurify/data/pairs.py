@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from jaxtyping import Float, Int64
+from torch import Tensor
+
 from sslpurify.data.captions import Pair, caption
 from sslpurify.data.drawing import Listed, Pool, scan
 from sslpurify.data.folder import Unreadable, class_folders, list_images, printable
@@ -38,6 +41,12 @@ class CaptionedImages:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def said(self, rows: Int64[Tensor, " b"], chances: Float[Tensor, " b"]) -> list[str]:
+        """One caption of each of these images, chosen by a chance in [0, 1)."""
+        choices = [self.captions[row] for row in rows.tolist()]
+        drawn = zip(choices, chances.tolist(), strict=True)
+        return [some[int(chance * len(some))] for some, chance in drawn]
 
 
 def pairs_kind(path: Path) -> PairsKind:

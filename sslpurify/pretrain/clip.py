@@ -146,7 +146,8 @@ class _Lessons:
             batch = self.shown(step)
             draws = generator(self.seed, self.stage, "views", step)
             views = self._views(batch, draws)
-            tokens = tokenize(_said(self.pairs, batch, draws)).to(self.compute.device)
+            said = self.pairs.said(batch, torch.rand(len(batch), generator=draws))
+            tokens = tokenize(said).to(self.compute.device)
             with self.compute.autocast():
                 loss = _loss(network(views).embedding, tower(tokens), tower)
             loss.backward()
@@ -185,13 +186,6 @@ def _remembered(tokenize: Tokenize) -> Tokenize:
         return tokenize([caption])[0]
 
     return lambda captions: torch.stack([one(caption) for caption in captions])
-
-
-def _said(pairs: CaptionedImages, batch: Int64[Tensor, " b"], draws: torch.Generator) -> list[str]:
-    """One caption of each image."""
-    chances = torch.rand(len(batch), generator=draws).tolist()
-    choices = [pairs.captions[row] for row in batch.tolist()]
-    return [some[int(chance * len(some))] for some, chance in zip(choices, chances, strict=True)]
 
 
 def _loss(
