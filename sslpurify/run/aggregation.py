@@ -11,7 +11,17 @@ from sslpurify.report import aggregate as over_runs
 from sslpurify.run.answer import Answer
 from sslpurify.strict_yaml import parse
 
-_MAY_DIFFER = {"checkpoint", "before", "reference", "seed", "device", "train", "test", "sweep"}
+_MAY_DIFFER = {
+    "checkpoint",
+    "before",
+    "reference",
+    "train",
+    "test",
+    "sweep",
+    "out",
+    "seed",
+    "device",
+}
 """Of the recipes; the images that a path leads to are compared by their hashes."""
 
 
