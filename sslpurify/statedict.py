@@ -8,7 +8,8 @@ memory with its arguments, so what is done to the result never reaches the weigh
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +33,24 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
 def clone(state: State) -> dict[str, Tensor]:
     """An independent copy, detached from autograd."""
     return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def joined(parts: Mapping[str, State]) -> dict[str, Tensor]:
+    """Several states as one, each name below its part's: ``part/name``.
+
+    Args:
+        parts: By names without a slash; names within a part may have some.
+    """
+    return {f"{part}/{name}": its for part, state in parts.items() for name, its in state.items()}
+
+
+def parted(state: State) -> defaultdict[str, dict[str, Tensor]]:
+    """What `joined` made one, apart again; a part that had no tensors is empty."""
+    parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for path, tensor in state.items():
+        part, _, name = path.partition("/")
+        parts[part][name] = tensor
+    return parts
 
 
 def require_same_keys(a: State, b: State) -> None:

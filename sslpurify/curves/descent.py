@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sslpurify.compute import Compute, exhausted, reason
 from sslpurify.errors import TrainingError
 from sslpurify.journal import FORGETFUL, Journal
+from sslpurify.statedict import joined, parted
 from sslpurify.types import Listener, Piece, State, Step, silent
 
 
@@ -135,30 +136,28 @@ def _trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def _standing(optimizer: torch.optim.Optimizer, buffers: State, losses: list[float]) -> Piece:
     """Everything that the steps so far have changed; not copied."""
-    tensors = {f"trained/{n}": leaf.detach() for n, leaf in enumerate(_trained(optimizer))}
-    for number, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
-    tensors |= {f"buffer/{name}": tensor for name, tensor in buffers.items()}
-    return Piece({**tensors, "losses": torch.tensor(losses, dtype=torch.float64)})
+    slots = {str(number): its for number, its in optimizer.state_dict()["state"].items()}
+    parts = {
+        "trained": {str(n): leaf.detach() for n, leaf in enumerate(_trained(optimizer))},
+        "optimizer": joined(slots),
+        "buffers": buffers,
+        "losses": {"all": torch.tensor(losses, dtype=torch.float64)},
+    }
+    return Piece(joined(parts))
 
 
 @torch.no_grad()
 def _go_on(begun: Piece, optimizer: torch.optim.Optimizer, buffers: State) -> list[float]:
     """Puts everything back where it stood; returns the losses so far."""
-    slots: dict[int, dict[str, Tensor]] = {}
-    leaves = _trained(optimizer)
-    for path, tensor in begun.tensors.items():
-        kind, _, name = path.partition("/")
-        if kind == "trained":
-            leaves[int(name)].copy_(tensor)
-        elif kind == "buffer":
-            buffers[name].copy_(tensor)
-        elif kind == "optimizer":
-            number, _, slot = name.partition("/")
-            slots.setdefault(int(number), {})[slot] = tensor
+    parts = parted(begun.tensors)
+    for number, leaf in enumerate(_trained(optimizer)):
+        leaf.copy_(parts["trained"][str(number)])
+    for name, tensor in parts["buffers"].items():
+        buffers[name].copy_(tensor)
+    slots = {int(number): its for number, its in parted(parts["optimizer"]).items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    return begun.tensors["losses"].tolist()
+    return parts["losses"]["all"].tolist()
 
 
 def backward(network: nn.Module, batch: Batch, compute: Compute) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslpurify.curves import Profile
 from sslpurify.errors import CheckpointError
+from sslpurify.statedict import joined, parted
 from sslpurify.symmetry import Sense
 from sslpurify.types import Piece, State
 
@@ -90,9 +91,7 @@ class Trace:
 
     def to_piece(self) -> Piece:
         """Itself but for its name, as a journal remembers it."""
-        tensors = {f"bend/{name}": tensor for name, tensor in self.bend.items()}
-        tensors |= {f"start/{name}": tensor for name, tensor in self.start.items()}
-        return Piece(tensors, asdict(self.turn))
+        return Piece(joined({"bend": self.bend, "start": self.start}), asdict(self.turn))
 
     @classmethod
     def from_piece(cls, name: str, piece: Piece) -> "Trace":
@@ -108,15 +107,8 @@ class Trace:
             raise CheckpointError(
                 f"the trace of {name!r} is damaged: {first['loc']}: {first['msg']}"
             ) from None
-        return cls(name, turn, _below("bend/", piece.tensors), _below("start/", piece.tensors))
-
-
-def _below(prefix: str, tensors: State) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+        parts = parted(piece.tensors)
+        return cls(name, turn, parts["bend"], parts["start"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,24 +126,24 @@ class Trained:
     def to_piece(self) -> Piece:
         """Itself, as a journal remembers it."""
         pieces = {trace.name: trace.to_piece() for trace in self.traces}
-        kept = {
-            f"{name}/{key}": its for name in pieces for key, its in pieces[name].tensors.items()
-        }
+        traces = joined({name: piece.tensors for name, piece in pieces.items()})
         facts = {
             "stages": [stage.to_json() for stage in self.stages],
             "traces": {name: piece.facts for name, piece in pieces.items()},
         }
-        return Piece({**self.weights, **kept}, facts)
+        return Piece(joined({"weights": self.weights, "traces": traces}), facts)
 
     @classmethod
     def from_piece(cls, piece: Piece) -> "Trained":
         """What `to_piece` made a piece of."""
+        parts = parted(piece.tensors)
+        kept = parted(parts["traces"])
         traces = tuple(
-            Trace.from_piece(name, Piece(_below(f"{name}/", piece.tensors), facts))
+            Trace.from_piece(name, Piece(kept[name], facts))
             for name, facts in piece.facts["traces"].items()
         )
-        weights = {name: its for name, its in piece.tensors.items() if "/" not in name}
-        return cls(weights, tuple(map(Stage.from_json, piece.facts["stages"])), traces)
+        stages = tuple(map(Stage.from_json, piece.facts["stages"]))
+        return cls(parts["weights"], stages, traces)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from sslpurify.checkpoint import new, read, write
 from sslpurify.errors import CheckpointError, InterruptionError, UnsafeInputError
@@ -18,6 +16,7 @@ from sslpurify.interruption import wished
 from sslpurify.journal import Journal
 from sslpurify.processes import ALONE, Processes
 from sslpurify.report import Metrics
+from sslpurify.statedict import joined, parted
 from sslpurify.types import Listener, Piece, Step
 
 KEPT = 2
@@ -151,18 +150,12 @@ def states(folder: Path) -> list[Path]:
 
 def write_state(standing: Standing, path: Path) -> None:
     """Writes a state whole or not at all."""
-    tensors = {"version": torch.ones(1)}  # a file without any tensor would be no checkpoint
-
-    def packed(name: str, piece: Piece) -> dict[str, Any]:
-        number = len(entries)
-        tensors.update({f"{number}/{key}": tensor for key, tensor in piece.tensors.items()})
-        return {"name": name, "facts": piece.facts}
-
-    entries: list[dict[str, Any]] = []
-    for name, piece in standing.pieces.items():
-        entries.append(packed(name, piece))
-    begun = None if standing.begun is None else packed(*standing.begun)
-    text = json.dumps({"pieces": entries, "begun": begun, "metrics": standing.metrics})
+    pieces = [*standing.pieces.items(), *([] if standing.begun is None else [standing.begun])]
+    parts = {str(number): piece.tensors for number, (_, piece) in enumerate(pieces)}
+    tensors = joined({"format": {"version": torch.ones(1)}, **parts})  # a file needs a tensor
+    entries = [{"name": name, "facts": piece.facts} for name, piece in pieces]
+    done = len(standing.pieces)
+    text = json.dumps({"pieces": entries, "done": done, "metrics": standing.metrics})
     write(new(tensors, {"standing": text}), path)
 
 
@@ -173,21 +166,15 @@ def read_state(path: Path) -> Standing:
         CheckpointError: The file is torn, or is no state.
     """
     checkpoint = read(path)
-    parts: dict[int, dict[str, Tensor]] = {}
     try:
-        for key, tensor in checkpoint.tensors.items():
-            number, found, name = key.partition("/")
-            if not found:
-                continue
-            parts.setdefault(int(number), {})[name] = tensor
-        text = json.loads(checkpoint.metadata["standing"])
-        pieces = {
-            entry["name"]: Piece(parts.get(number, {}), entry["facts"])
+        text, parts = json.loads(checkpoint.metadata["standing"]), parted(checkpoint.tensors)
+        pieces = [
+            (entry["name"], Piece(parts[str(number)], entry["facts"]))
             for number, entry in enumerate(text["pieces"])
-        }
-        begun = text["begun"]
-        stands = begun and (begun["name"], Piece(parts.get(len(pieces), {}), begun["facts"]))
-        return Standing(pieces, stands, int(text["metrics"]))
+        ]
+        done = int(text["done"])
+        begun = pieces[done] if done < len(pieces) else None
+        return Standing(dict(pieces[:done]), begun, int(text["metrics"]))
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is no state of a run") from error
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sslpurify.errors import ConfigError, DataError, TrainingError
 from sslpurify.journal import FORGETFUL, Journal
 from sslpurify.processes import ALONE, Processes
+from sslpurify.statedict import joined, parted
 from sslpurify.symmetry.assignment import Sense, linear_assignment
 from sslpurify.symmetry.moments import Centred, CoMoments, centre
 from sslpurify.symmetry.observing import observe
@@ -144,12 +145,8 @@ def similarity(correlations: Correlations, permutation: Permutation) -> dict[str
 def _standing(
     moments: Mapping[Probe, CoMoments], probes: Iterable[Probe], step: int, images: int
 ) -> Piece:
-    tensors = {
-        f"{number}/{name}": tensor
-        for number, probe in enumerate(probes)
-        for name, tensor in moments[probe].sums().items()
-    }
-    return Piece(tensors, {"step": step, "images": images})
+    sums = {str(number): moments[probe].sums() for number, probe in enumerate(probes)}
+    return Piece(joined(sums), {"step": step, "images": images})
 
 
 def _begun(
@@ -158,12 +155,9 @@ def _begun(
     """The sums so far, and over how many batches and images they run."""
     if piece is None:
         return {}, 0, 0
-    sums: dict[int, dict[str, Tensor]] = {}
-    for path, tensor in piece.tensors.items():
-        number, _, name = path.partition("/")
-        sums.setdefault(int(number), {})[name] = tensor
+    sums = parted(piece.tensors)
     device = next(network.parameters()).device
-    moments = {probe: CoMoments.restored(sums[n], device) for n, probe in enumerate(probes)}
+    moments = {probe: CoMoments.restored(sums[str(n)], device) for n, probe in enumerate(probes)}
     return moments, piece.facts["step"], piece.facts["images"]
 
 

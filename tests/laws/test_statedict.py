@@ -15,10 +15,13 @@ from sslpurify.statedict import (
     digest,
     distance,
     identical,
+    joined,
     lerp,
+    parted,
 )
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+PART = st.text(max_size=8).filter(lambda name: "/" not in name)
 
 
 @st.composite
@@ -85,3 +88,15 @@ def test_distance_is_a_metric_and_cosine_is_symmetric(states):
     assert distance(a, b) == distance(b, a) >= 2 * 2**0.5 - 1e-9
     assert cosine(a, b) == cosine(b, a)
     assert cosine(a, a) == pytest.approx(1)
+
+
+@given(states=pairs(), names=st.lists(PART, min_size=2, max_size=2, unique=True))
+def test_joined_states_come_apart_again(states, names):
+    parts = dict(zip(names, states, strict=True))
+    whole = joined({"outer": joined(parts)})
+    apart = parted(parted(whole)["outer"])
+    assert {part: list(its) for part, its in apart.items()} == {
+        part: list(its) for part, its in parts.items()
+    }
+    assert all(apart[part][key] is its for part in parts for key, its in parts[part].items())
+    assert parted({})["missing"] == {}
