@@ -1,10 +1,10 @@
 """What a run shows and leaves behind: records, tables, figures, pages, progress."""
 
 from sslpurify.report.aggregate import aggregate, aggregate_table
-from sslpurify.report.document import PICTURES, draw, pictures_of, to_html
 from sslpurify.report.embeddings import embedding_map, nearest, spread
 from sslpurify.report.figures import save_profile, save_sweep
 from sslpurify.report.metrics import Metrics
+from sslpurify.report.page import PICTURES, draw, pictures_of, slug, to_html
 from sslpurify.report.pictures import png
 from sslpurify.report.progress import progress
 from sslpurify.report.record import (
@@ -28,7 +28,6 @@ from sslpurify.report.table import (
     stages_table,
     sweep_table,
 )
-from sslpurify.report.wording import slug
 
 __all__ = [
     "PICTURES",

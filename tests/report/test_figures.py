@@ -17,8 +17,8 @@ from sslpurify.report import (
 )
 from sslpurify.report.figures import CLASS_COLOURS, save_map
 from tests.report.browsing import parsed
+from tests.report.page.test_document import contrast
 from tests.report.records import CLASSES, SCRIPT
-from tests.report.test_document import contrast
 
 PROFILE = Profile(
     tuple(Point(t / 4, 4.0 + t, 1 - t / 10, 1 - t / 8) for t in range(5)), chosen=0.25

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sslpurify.report.page import NONE, Cell, Folded, Section, Table
-from sslpurify.report.wording import (
+from sslpurify.report.page.elements import NONE, Cell, Folded, Section, Table
+from sslpurify.report.page.wording import (
     ENCODERS,
     PROBERS,
     PROBES,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sslpurify.report.page import NONE, Cell
+from sslpurify.report.page.elements import NONE, Cell
 
 ENCODERS = {"before": "before", "after": "after", "reference": "never attacked"}
 PROBES = {"knn": "kNN", "linear": "linear probe", "mlp": "MLP probe", "zeroshot": "zero-shot"}

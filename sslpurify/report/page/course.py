@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sslpurify.report.evidence import Pictures, picture
-from sslpurify.report.page import NONE, Cell, Folded, Section, Table
-from sslpurify.report.wording import Record, slug, unbroken
+from sslpurify.report.page.elements import NONE, Cell, Folded, Section, Table
+from sslpurify.report.page.evidence import Pictures, picture
+from sslpurify.report.page.wording import Record, slug, unbroken
 
 
 def curves(record: Record, pictures: Pictures) -> list[Section]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from sslpurify.report.page import Figure, Gallery, Section, Strip, data_uri
-from sslpurify.report.wording import ENCODERS, Record, share
+from sslpurify.report.page.elements import Figure, Gallery, Section, Strip, data_uri
+from sslpurify.report.page.wording import ENCODERS, Record, share
 
 Pictures = Mapping[str, bytes]
 """PNG and SVG files by the name under which the record, or a stage, knows them."""

@@ -1,7 +1,7 @@
 """What a report can and cannot show, in plain words."""
 
-from sslpurify.report.page import Section
-from sslpurify.report.wording import Record, per_cent
+from sslpurify.report.page.elements import Section
+from sslpurify.report.page.wording import Record, per_cent
 
 _UNMEASURED = (
     "This run saw neither labels nor a trigger, so it cannot say whether a backdoor was there or "

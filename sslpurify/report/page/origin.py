@@ -1,7 +1,7 @@
 """The parts of a page that tell what a result was made of and how."""
 
-from sslpurify.report.page import Cell, Folded, Section, Table
-from sslpurify.report.wording import ENCODERS, Record
+from sslpurify.report.page.elements import Cell, Folded, Section, Table
+from sslpurify.report.page.wording import ENCODERS, Record
 
 _SETS = {"test": "test images", "train": "images of the probes' bank"}
 

@@ -166,7 +166,7 @@ def test_what_the_record_has_not_the_page_has_not(without: str, pictures: dict[s
 
 
 def test_colours_can_be_told_from_the_paper_in_light_and_dark() -> None:
-    style = Path(__file__).parents[2] / "sslpurify" / "report" / "page.css"
+    style = Path(__file__).parents[3] / "sslpurify" / "report" / "page" / "page.css"
     light, dark = (
         dict(re.findall(r"--(\w+): (#\w{6});", block))
         for block in style.read_text().split("prefers-color-scheme: dark")

@@ -5,14 +5,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sslpurify.purify import Stage
-from sslpurify.report.course import curves, displacement
-from sslpurify.report.evidence import Pictures, embedding_maps, neighbours, trigger
 from sslpurify.report.figures import save_map, save_profile
-from sslpurify.report.limits import limits
-from sslpurify.report.origin import configuration, provenance
-from sslpurify.report.page import Page, render
-from sslpurify.report.verdict import classes, sweep, verdict
-from sslpurify.report.wording import Record, slug
+from sslpurify.report.page.course import curves, displacement
+from sslpurify.report.page.elements import Page, render
+from sslpurify.report.page.evidence import Pictures, embedding_maps, neighbours, trigger
+from sslpurify.report.page.limits import limits
+from sslpurify.report.page.origin import configuration, provenance
+from sslpurify.report.page.verdict import classes, sweep, verdict
+from sslpurify.report.page.wording import Record, slug
 
 PICTURES = "pictures"
 """Folder, beside the record, of the images that it names."""
