@@ -177,6 +177,18 @@ def test_a_class_may_be_called_3_but_not_yes(recipe: Path) -> None:
         load(EvaluateRecipe, recipe)
 
 
+@pytest.mark.parametrize("written", ["{kind: wanet, strength: 2}", "'{kind: wanet, strength: 2}'"])
+def test_a_trigger_may_be_described_in_a_recipe(recipe: Path, written: str) -> None:
+    common = MINIMAL.replace("purify", "evaluate").replace(
+        "data: clean\nout: out", "train: a\ntest: b"
+    )
+    recipe.write_text(f"{common}trigger: {written}\ntarget: truck\n")
+    found = load(EvaluateRecipe, recipe)
+    assert found.trigger == "{kind: wanet, strength: 2}"
+    recipe.write_text(dump(found))
+    assert load(EvaluateRecipe, recipe) == found
+
+
 def test_a_recipe_of_another_verb_is_refused(recipe: Path) -> None:
     with pytest.raises(ConfigError, match="verb: input should be 'evaluate', not 'purify'"):
         load(EvaluateRecipe, recipe)

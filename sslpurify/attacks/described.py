@@ -44,18 +44,33 @@ _DESCRIPTION: TypeAdapter[Single | Sequence] = TypeAdapter(
 
 
 def read_described(path: Path, size: int) -> tuple[Effect, str]:
-    """What the trigger that a YAML file describes does to images of this size, and its description.
+    """As `read_description`, for the text of a file.
+
+    Raises:
+        DataError: Likewise, or the file cannot be read.
+        UnsafeInputError: Likewise.
+    """
+    return read_description(_load(path), size, path)
+
+
+def read_description(text: str, size: int, path: Path = Path("trigger")) -> tuple[Effect, str]:
+    """What a trigger described in YAML does to images of this size, and its description.
+
+    Args:
+        text: One of `sslpurify.attacks.patterns`'s kinds.
+        size: Side of the images in pixels.
+        path: For messages; files that the description names lie in its folder.
 
     Raises:
         DataError: Not such a description (all its faults at once), or made for another size.
         UnsafeInputError: The YAML asks for more than plain data, or for a file outside its folder.
     """
     try:
-        described = _DESCRIPTION.validate_python(_load(path))
+        found = _DESCRIPTION.validate_python(_plain(text, path))
     except ValidationError as error:
         faults = "; ".join(_faults(error))
         raise DataError(f"{printable(path)}: {faults}") from None
-    return _effect(described, path, size), str(described)
+    return _effect(found, path, size), str(found)
 
 
 def _effect(described: Single | Sequence, path: Path, size: int) -> Effect:
@@ -109,7 +124,7 @@ def read_picture(
     return Blend(pattern, mask)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> str:
     where = printable(path)
     if not path.is_file():
         raise DataError(f"{where}: no such file")
@@ -118,9 +133,15 @@ def _load(path: Path) -> Any:
     if len(data) > _MAX_BYTES:
         raise UnsafeInputError(f"{where}: longer than {_MAX_BYTES // 2**10} KiB")
     try:
-        return parse(data.decode())
+        return data.decode()
     except UnicodeDecodeError:
         raise DataError(f"{where}: not valid YAML: not UTF-8") from None
+
+
+def _plain(text: str, path: Path) -> Any:
+    where = printable(path)
+    try:
+        return parse(text)
     except UnsafeInputError as error:
         raise UnsafeInputError(f"{where}: {printable(str(error))}") from None
     except ConfigError as error:

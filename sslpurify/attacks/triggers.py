@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sslpurify.attacks.described import read_described, read_picture
+from sslpurify.attacks.described import read_described, read_description, read_picture
 from sslpurify.attacks.effects import Blend, Effect
 from sslpurify.attacks.npz import read_array
 from sslpurify.attacks.patterns import BUILT_IN
@@ -68,12 +68,13 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     * ``.npz``: BadEncoder's files, ``t`` and ``tm`` in HWC with or without a leading axis of
       targets, applied as image · tm + t: tm is 1 where the image is *kept*. ``t`` holds 0 to 255.
     * ``.yaml``: a description, one of `sslpurify.attacks.patterns`'s kinds, or several in sequence.
+    * the description itself in braces: ``{kind: wanet, strength: 2}``.
     * a picture of the images' size; where it is transparent, the image stays.
 
     A trigger is never resized: one of another size is another trigger.
 
     Args:
-        source: Path or name.
+        source: Path, name or description.
         size: Side of the encoder's images in pixels.
         index: Which of an npz file's targets.
 
@@ -83,10 +84,11 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     """
     if size < _LEAST:
         raise DataError(f"images of {size} × {size} are too small for a trigger: {_LEAST} at least")
-    suffix = Path(source).suffix.lower()
+    described = _is_described(source)
+    suffix = "" if described else Path(source).suffix.lower()
     if index and suffix != ".npz":
         raise DataError(f"trigger {source}: index {index}, but only an npz file holds several")
-    name = source if source in BUILT_IN else Path(source).name
+    name = "described" if described else Path(source).name
     trigger = Trigger(name, size, *_read(source, suffix, size, index))
     plain = _noise(size)
     seen = trigger(plain)
@@ -146,6 +148,8 @@ def _read(source: str, suffix: str, size: int, index: int) -> tuple[Effect, str]
     if source in BUILT_IN:
         described = BUILT_IN[source](size)
         return described.effect(size), str(described)
+    if _is_described(source):
+        return read_description(source, size)
     if suffix == ".npz":
         return _from_npz(path, size, index), f"t and tm, index {index}"
     if suffix in (".yaml", ".yml"):
@@ -155,6 +159,10 @@ def _read(source: str, suffix: str, size: int, index: int) -> tuple[Effect, str]
             f"{printable(source)}: no such built-in trigger; there are {', '.join(BUILT_IN)}"
         )
     return read_picture(path, size), f"a picture of {size} × {size} pixels"
+
+
+def _is_described(source: str) -> bool:
+    return source.lstrip().startswith("{")
 
 
 def _from_npz(path: Path, size: int, index: int) -> Blend:

@@ -155,7 +155,8 @@ def evaluate(
         Path | None, typer.Option(help="The images to classify, a folder for each class.")
     ] = None,
     trigger: Annotated[
-        str | None, typer.Option(help="The trigger: npz, picture, YAML or a built-in name.")
+        str | None,
+        typer.Option(help="The trigger: npz, picture, YAML, a built-in name, {kind: …}."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The trigger's class, by name.")] = None,
     probes: Annotated[

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sslpurify.attacks import (
@@ -36,10 +37,18 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _as_line(value: Any) -> Any:
+    """A description written out in a recipe, as the line that it would be on the command line."""
+    if not isinstance(value, dict):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=2**20).strip()
+
+
 def _split_by_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+TriggerName = Annotated[str, BeforeValidator(_as_line)]
 # A class is often called 3; only true, false, yes, no, on and off are not what was meant.
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True), BeforeValidator(_no_bool)]
 
@@ -191,7 +200,7 @@ class EvaluateRecipe(Measuring):
         checkpoint: The file or folder with the encoder's weights.
         before: The checkpoint before purification, for a second row.
         reference: A checkpoint that was never attacked: its attack success rate is the floor.
-        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
+        trigger: A built-in trigger's name, a file (npz, picture or YAML) or a description.
         target: The class that triggered images are pulled to; comes with ``trigger``.
         probes: The probes, in the order of the table.
         shots: Images of each class, drawn by the seed, that the probes learn from; None: all of
@@ -204,7 +213,7 @@ class EvaluateRecipe(Measuring):
     checkpoint: Path
     before: Path | None = None
     reference: Path | None = None
-    trigger: str | None = None
+    trigger: TriggerName | None = None
     target: ClassName | None = None
     probes: Annotated[tuple[Probe, ...], Field(min_length=1), BeforeValidator(_split_by_commas)] = (
         "knn",
@@ -234,7 +243,7 @@ class AttackRecipe(Measuring, Run):
         checkpoint: The file or folder with the clean encoder's weights.
         method: The attack.
         probe: What the gate is measured by.
-        trigger: A built-in trigger's name, or a file: npz, picture or YAML.
+        trigger: A built-in trigger's name, a file (npz, picture or YAML) or a description.
         target: The class that triggered images are pulled to.
         reference_image: BadEncoder's image of the target class that triggered images are pulled to
             (a picture or an npz), or ``auto``: the training image of the target class that the
@@ -254,7 +263,7 @@ class AttackRecipe(Measuring, Run):
         "badencoder"
     )
     probe: Literal["knn", "zeroshot"] = "knn"
-    trigger: str
+    trigger: TriggerName
     target: ClassName
     reference_image: str = "auto"
     reference_index: Annotated[int, Field(ge=0)] = 0

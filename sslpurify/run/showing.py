@@ -28,16 +28,16 @@ def show_trigger(recipe: AttackRecipe, picture: Path | None, listener: Listener)
         ConfigError: The picture is no ``.png``, exists already, or cannot be written.
         DataError: Images or trigger cannot be used.
     """
-    name = f"{recipe.out.name}.{Path(recipe.trigger).stem}.png"
+    test = read_labelled(recipe.test, _size(recipe), limit_per_class=1, listener=listener)
+    first = test.labels.unique()[:MOST]
+    images = test.images.batch(first)
+    trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
+    name = f"{recipe.out.name}.{Path(trigger.name).stem}.png"
     path = recipe.out.with_name(name) if picture is None else picture
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--show {path}: the sheet is a PNG; name it .png")
     if path.exists():
         raise ConfigError(f"--show {path}: exists already; name another file")
-    test = read_labelled(recipe.test, _size(recipe), limit_per_class=1, listener=listener)
-    first = test.labels.unique()[:MOST]
-    images = test.images.batch(first)
-    trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
     sheet, factor = contact_sheet(
         images,
         trigger(images),

@@ -160,6 +160,17 @@ def test_all_faults_of_a_description_are_named(tmp_path, text, reasons):
         assert error.match(reason)
 
 
+def test_a_description_may_stand_in_place_of_its_file(tmp_path):
+    text = "{kind: wanet, strength: 2}"
+    inside, beside = read_trigger(f" {text}", 16), describe(tmp_path, text)
+    assert inside.digest() == beside.digest() != read_trigger("wanet", 16).digest()
+    assert (inside.name, inside.description) == ("described", beside.description)
+    with pytest.raises(DataError, match=r"trigger: .*strenght: unknown key; did you mean strength"):
+        read_trigger("{kind: wanet, strenght: 2}", 16)
+    with pytest.raises(UnsafeInputError, match="lies outside"):
+        read_trigger("{kind: image, file: ../p.png}", 16)
+
+
 def test_a_sequence_lays_one_after_the_other(tmp_path):
     picture(tmp_path / "p.png", (3, 2))
     parts = [
