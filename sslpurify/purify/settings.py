@@ -54,6 +54,7 @@ class TscSettings(BaseModel):
         finetune_learning_rate: Of those steps.
         final_steps: Steps of plain fine-tuning after the last round; 0 for none.
         final_learning_rate: Of those steps.
+        final_views: Of those steps; None: as ``views``.
         views: Random views for the loss and for BatchNorm statistics.
         endpoints: Where the two ends of a curve are kept: on the ``device``, or on the ``host`` for
             networks that do not fit the device with both; the same result, in more time.
@@ -84,6 +85,7 @@ class TscSettings(BaseModel):
     finetune_learning_rate: float = Field(default=5e-5, gt=0)
     final_steps: int = Field(default=0, ge=0)
     final_learning_rate: float = Field(default=5e-4, gt=0)
+    final_views: ViewSettings | None = None
     views: ViewSettings = ViewSettings()
     endpoints: Endpoints = "device"
     precision: Precision = "auto"
@@ -93,9 +95,10 @@ _CLIP: Mapping[str, Any] = {
     "kept": 0.0,
     "batch_size": 128,
     "steps": 360,
-    "t_aligned": 0.7,
+    "t_aligned": 0.5,
     "final_steps": 180,
-    "views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0),
+    "final_views": ViewSettings(min_scale=0.5, jitter_probability=0.0, grey_probability=0.0),
+    "views": ViewSettings(min_scale=0.3),
 }
 _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
     "resnet": {},
@@ -104,8 +107,8 @@ _FAMILIES: Mapping[Family, Mapping[str, Any]] = {
 }
 _WITHOUT_CAPTIONS: Mapping[str, Any] = {
     "t_misaligned": 0.5,
+    "t_aligned": 0.7,
     "final_steps": 0,
-    "views": ViewSettings(min_scale=0.3),
 }
 """docs/decisions/0004-clip-defaults.md"""
 

@@ -113,7 +113,7 @@ def _stages(workshop: Workshop, state: State) -> Trained:
         done = done.then(workshop.once(name, connect))
     if settings.final_steps:
         tuned = _fine_tune(
-            workshop,
+            workshop.seeing(settings.final_views or settings.views),
             done.weights,
             "fine-tuning",
             settings.final_steps,

@@ -1,7 +1,7 @@
 """What all stages of a purification share: the encoder, the clean images, and how to use them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslpurify.compute import Compute
 from sslpurify.curves import Schedule, backward, descend, reestimate
-from sslpurify.data import ImageSet
+from sslpurify.data import ImageSet, ViewSettings
 from sslpurify.encoders import CleanSet, Encoder, Network, embed
 from sslpurify.journal import Journal
 from sslpurify.purify.settings import KINDS, TscSettings
@@ -37,6 +37,10 @@ class Workshop:
     compute: Compute
     journal: Journal
     listener: Listener
+
+    def seeing(self, views: ViewSettings) -> "Workshop":
+        """The same with other views of the clean images."""
+        return replace(self, clean=replace(self.clean, views=views))
 
     def once(self, name: str, work: Callable[[], Trained]) -> Trained:
         """What a stage, or a round of stages, leaves: done now or remembered."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslpurify.checkpoint import new
-from sslpurify.data import from_pixels
+from sslpurify.data import ViewSettings, from_pixels
 from sslpurify.encoders import Captions, Prompts, embed_captions, extract, locate
 from sslpurify.purify import TscSettings, purify
 from sslpurify.statedict import digest, identical
@@ -63,6 +63,10 @@ def test_a_last_fine_tuning_follows_the_last_round():
     plain, tuned = run("vit", text("captions")), run("vit", text("captions"), settings)
     assert [stage.kind for stage in tuned.stages] == ["curve", "curve", "finetune"]
     assert digest(plain.state) != digest(tuned.state)
+    whole = ViewSettings(min_scale=1, jitter_probability=0, grey_probability=0)
+    other = run("vit", text("captions"), settings.model_copy(update={"final_views": whole}))
+    assert other.stages[1].loss == tuned.stages[1].loss  # the curves are as they were
+    assert digest(other.state) != digest(tuned.state)
 
 
 def test_the_same_seed_gives_the_same_bytes():
