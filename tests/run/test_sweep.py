@@ -131,7 +131,7 @@ def test_a_run_that_is_not_what_it_was_is_refused(
         ("{}", "is no state of a run"),
         ('{"pieces":' + "[" * 99_999, "is no state of a run"),
         (
-            '{"pieces": [{"name": "x", "facts": {}}], "begun": null, "metrics": 0}',
+            '{"pieces": [{"name": "x", "facts": {}}], "done": 1, "metrics": 0}',
             "the trace of 'x' is damaged",
         ),
     ],
