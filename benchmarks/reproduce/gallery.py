@@ -135,7 +135,8 @@ _HEAD = """# The attack gallery
 Clean accuracy / attack success rate in per cent, with 95 % intervals (Wilson): of the encoder that
 the row's recipe poisoned, the same purified with the defaults, and the clean encoder that the
 attack began with. CIFAR-10, 10,000 test images; attack success rates on the 9,000 that are not of
-the target class (exclude-target). Seconds: of the purification, on one of two shared cores.
+the target class (exclude-target). Seconds: of the process that finished the purification, on one of
+two shared cores; a row that was interrupted took longer.
 Written by `python benchmarks/reproduce/gallery.py table`.
 """
 
