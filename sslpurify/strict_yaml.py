@@ -12,6 +12,11 @@ MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 16
 
 
+def line(data: dict[str, Any]) -> str:
+    """Plain data as one line of YAML, in braces."""
+    return yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=2**20).strip()
+
+
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader without aliases, merge keys, duplicate keys and deep nesting."""
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from sslpurify.errors import GateError
+from sslpurify.recipe import AttackRecipe, load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Where the runs are kept.")]
@@ -89,13 +89,13 @@ def _row(row: Victim, seed: int, out: Path) -> None:
         out / "purify.json", "purify", "--config", f"recipes/purify/{row.purify}.yaml",
         seed=seed, out=out / "purified", checkpoint=victim["output"],
     )  # fmt: skip
-    made = yaml.safe_load(attack.read_text("utf-8"))
+    made = load(AttackRecipe, attack)
     probes = {"probes": "[knn, linear]"} if row.evaluate.startswith("knn") else {}
     _told(
         out / "evaluate.json", "evaluate", "--config", f"recipes/evaluate/{row.evaluate}.yaml",
         seed=seed, out=out / "measured", checkpoint=purified["output"], before=victim["output"],
-        reference=made["checkpoint"], target=made["target"],
-        trigger=victim.get("trigger", made["trigger"]), **probes,
+        reference=made.checkpoint, target=made.target,
+        trigger=victim.get("trigger", made.trigger), **probes,
     )  # fmt: skip
 
 

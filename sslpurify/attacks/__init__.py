@@ -13,7 +13,13 @@ from sslpurify.attacks.image_poisoning import (
 )
 from sslpurify.attacks.pair_poisoning import PairPoisoningSettings, poison_pairs
 from sslpurify.attacks.patterns import BUILT_IN
-from sslpurify.attacks.triggers import Trigger, read_reference, read_trigger, save_picture
+from sslpurify.attacks.triggers import (
+    Trigger,
+    read_reference,
+    read_trigger,
+    save_picture,
+    trigger_name,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -37,4 +43,5 @@ __all__ = [
     "read_trigger",
     "save_picture",
     "share_of_class",
+    "trigger_name",
 ]

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sslpurify.attacks.effects import (
@@ -19,6 +18,7 @@ from sslpurify.attacks.effects import (
     spectral,
 )
 from sslpurify.rng import generator
+from sslpurify.strict_yaml import line
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 UnitColor = tuple[Unit, Unit, Unit]
@@ -51,8 +51,7 @@ class Described(BaseModel):
 
     def __str__(self) -> str:
         """The description as a line of YAML, which reads back as the same trigger."""
-        plain = self.model_dump(mode="json", exclude_none=True)
-        return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=2**20).strip()
+        return line(self.model_dump(mode="json", exclude_none=True))
 
 
 class Patch(Described):

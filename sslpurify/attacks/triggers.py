@@ -84,12 +84,10 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     """
     if size < _LEAST:
         raise DataError(f"images of {size} × {size} are too small for a trigger: {_LEAST} at least")
-    described = _is_described(source)
-    suffix = "" if described else Path(source).suffix.lower()
+    suffix = "" if _is_described(source) else Path(source).suffix.lower()
     if index and suffix != ".npz":
         raise DataError(f"trigger {source}: index {index}, but only an npz file holds several")
-    name = "described" if described else Path(source).name
-    trigger = Trigger(name, size, *_read(source, suffix, size, index))
+    trigger = Trigger(trigger_name(source), size, *_read(source, suffix, size, index))
     plain = _noise(size)
     seen = trigger(plain)
     if torch.equal(seen, plain):
@@ -101,6 +99,11 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
             "(kind: image, file: …, alpha: 0.2)"
         )
     return trigger
+
+
+def trigger_name(source: str) -> str:
+    """What `read_trigger` calls the trigger that it reads from there."""
+    return "described" if _is_described(source) else Path(source).name
 
 
 def save_picture(trigger: Trigger, path: Path) -> None:

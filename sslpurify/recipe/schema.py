@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sslpurify.attacks import (
@@ -24,6 +23,7 @@ from sslpurify.probes import (
     Protocol,
 )
 from sslpurify.purify import TscSettings
+from sslpurify.strict_yaml import line
 
 Channels = tuple[float, float, float]
 
@@ -39,9 +39,7 @@ def _no_bool(value: Any) -> Any:
 
 def _as_line(value: Any) -> Any:
     """A description written out in a recipe, as the line that it would be on the command line."""
-    if not isinstance(value, dict):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=2**20).strip()
+    return line(value) if isinstance(value, dict) else value
 
 
 def _split_by_commas(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sslpurify.attacks import read_trigger
+from sslpurify.attacks import read_trigger, trigger_name
 from sslpurify.data import read_labelled
 from sslpurify.encoders import create
 from sslpurify.errors import ConfigError
@@ -28,16 +28,16 @@ def show_trigger(recipe: AttackRecipe, picture: Path | None, listener: Listener)
         ConfigError: The picture is no ``.png``, exists already, or cannot be written.
         DataError: Images or trigger cannot be used.
     """
-    test = read_labelled(recipe.test, _size(recipe), limit_per_class=1, listener=listener)
-    first = test.labels.unique()[:MOST]
-    images = test.images.batch(first)
-    trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
-    name = f"{recipe.out.name}.{Path(trigger.name).stem}.png"
+    name = f"{recipe.out.name}.{Path(trigger_name(recipe.trigger)).stem}.png"
     path = recipe.out.with_name(name) if picture is None else picture
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--show {path}: the sheet is a PNG; name it .png")
     if path.exists():
         raise ConfigError(f"--show {path}: exists already; name another file")
+    test = read_labelled(recipe.test, _size(recipe), limit_per_class=1, listener=listener)
+    first = test.labels.unique()[:MOST]
+    images = test.images.batch(first)
+    trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
     sheet, factor = contact_sheet(
         images,
         trigger(images),
