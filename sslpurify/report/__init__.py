@@ -2,7 +2,6 @@
 
 from sslpurify.report.aggregate import aggregate, aggregate_table
 from sslpurify.report.embeddings import embedding_map, nearest, spread
-from sslpurify.report.figures import save_profile, save_sweep
 from sslpurify.report.metrics import Metrics
 from sslpurify.report.page import PICTURES, draw, pictures_of, slug, to_html
 from sslpurify.report.pictures import png
@@ -56,8 +55,6 @@ __all__ = [
     "png",
     "progress",
     "provenance",
-    "save_profile",
-    "save_sweep",
     "slug",
     "spread",
     "stages_table",

@@ -107,23 +107,23 @@ def save_sweep(
 
 def _draw_rates(axes: Axes, stage: SweptStage, number: int, floor: Rate | None) -> None:
     """Draw what the probe of this number said along the curve."""
-    along = [point.t for point in stage.points]
-    results = [point.results[number] for point in stage.points]
-    _line(axes, along, [r.clean_accuracy for r in results], "s-", _GREEN, "clean accuracy")
-    fooled = [r.attack_success_rate for r in results if r.attack_success_rate is not None]
+    seen = [(point.t, point.results[number]) for point in stage.points]
+    _line(axes, [(t, rates.clean_accuracy) for t, rates in seen], "s-", _GREEN, "clean accuracy")
+    fooled = [(t, rate) for t, rates in seen if (rate := rates.attack_success_rate) is not None]
     if fooled:
-        _line(axes, along, fooled, "^--", _ORANGE, "attack success rate")
+        _line(axes, fooled, "^--", _ORANGE, "attack success rate")
     if floor is not None:
         axes.axhline(100 * floor.value, color=_GREY, lw=1, label="never attacked encoder's")
     axes.set_ylim(-2, 105)
     axes.legend(frameon=False, fontsize="small")
 
 
-def _line(
-    axes: Axes, along: list[float], rates: list[Rate], style: str, color: str, label: str
-) -> None:
-    axes.plot(along, [100 * rate.value for rate in rates], style, color=color, label=label)
-    low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("low", "high"))
+def _line(axes: Axes, points: list[tuple[float, Rate]], style: str, color: str, label: str) -> None:
+    along = [t for t, _ in points]
+    value, low, high = (
+        [100 * getattr(rate, end) for _, rate in points] for end in ("value", "low", "high")
+    )
+    axes.plot(along, value, style, color=color, label=label)
     axes.fill_between(along, low, high, color=color, alpha=0.15, linewidth=0)
 
 

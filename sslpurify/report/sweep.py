@@ -1,7 +1,10 @@
 """What was measured along the curves of a purification."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from sslpurify.curves import Profile
 from sslpurify.probes import Rate
@@ -43,3 +46,11 @@ class SweptStage:
     def to_json(self) -> dict[str, Any]:
         """Plain data; rates are fractions."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SweptStage":
+        """The curve that `to_json` made plain data of."""
+        return _SWEPT.validate_python(data)
+
+
+_SWEPT = TypeAdapter(SweptStage)

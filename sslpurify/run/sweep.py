@@ -16,8 +16,7 @@ from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.probes import Measurement, Probe
 from sslpurify.purify import CurvePath, Stage, retrace
 from sslpurify.recipe import EncoderChoice, PurifyRecipe, load
-from sslpurify.report import Evaluation, SweepPoint, SweepRates, SweptStage, slug
-from sslpurify.report import save_sweep as draw_sweep
+from sslpurify.report import Evaluation, SweepPoint, SweepRates, SweptStage, draw
 from sslpurify.run.clean import read_clean
 from sslpurify.run.loading import encoder_of, read_weights, wanted_size
 from sslpurify.run.purification import TRACES, read_traces
@@ -101,16 +100,10 @@ def save_sweep(run: Path, evaluation: Evaluation) -> None:
     Raises:
         ConfigError: The folder cannot be written to.
     """
-    floors = {
-        row.probe: row.attack_success_rate
-        for row in evaluation.rows
-        if row.which == "reference" and row.attack_success_rate is not None
-    }
+    record = evaluation.to_json()
     try:
-        save_json(evaluation.to_json(), run / "sweep.json")
-        for stage in evaluation.sweep:
-            path = run / f"sweep-{slug(stage.name)}.png"
-            draw_sweep(stage, path, title=stage.name, floors=floors)
+        save_json(record, run / "sweep.json")
+        draw(record, run)
     except OSError as error:
         raise ConfigError(f"--sweep {run}: cannot be written to ({error.strerror})") from error
 

@@ -7,15 +7,8 @@ from PIL import Image
 
 from sslpurify.curves import Point, Profile
 from sslpurify.probes import wilson
-from sslpurify.report import (
-    SweepPoint,
-    SweepRates,
-    SweptStage,
-    embedding_map,
-    save_profile,
-    save_sweep,
-)
-from sslpurify.report.figures import CLASS_COLOURS, save_map
+from sslpurify.report import SweepPoint, SweepRates, SweptStage, embedding_map
+from sslpurify.report.figures import CLASS_COLOURS, save_map, save_profile, save_sweep
 from tests.report.browsing import parsed
 from tests.report.page.test_document import contrast
 from tests.report.records import CLASSES, SCRIPT

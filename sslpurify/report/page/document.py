@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from sslpurify.probes import Rate
 from sslpurify.purify import Stage
-from sslpurify.report.figures import save_map, save_profile
+from sslpurify.report.figures import save_map, save_profile, save_sweep
 from sslpurify.report.page.course import curves, displacement
 from sslpurify.report.page.elements import Page, render
 from sslpurify.report.page.evidence import Pictures, embedding_maps, neighbours, trigger
@@ -13,6 +14,7 @@ from sslpurify.report.page.limits import limits
 from sslpurify.report.page.origin import configuration, provenance
 from sslpurify.report.page.verdict import classes, sweep, verdict
 from sslpurify.report.page.wording import Record, slug
+from sslpurify.report.sweep import SweptStage
 
 PICTURES = "pictures"
 """Folder, beside the record, of the images that it names."""
@@ -32,7 +34,7 @@ def to_html(record: Record, pictures: Pictures) -> str:
         *trigger(record, pictures),
         *classes(record),
         *curves(record, pictures),
-        *sweep(record),
+        *sweep(record, pictures),
         *displacement(record),
         *limits(record),
         *configuration(record),
@@ -42,7 +44,7 @@ def to_html(record: Record, pictures: Pictures) -> str:
 
 
 def draw(record: Record, folder: Path) -> None:
-    """Draw the figures of a record as PNG and SVG files: the curves and the maps.
+    """Draw the figures of a record as PNG and SVG files: curves, what was swept of them, maps.
 
     Args:
         record: As `to_html`.
@@ -53,6 +55,15 @@ def draw(record: Record, folder: Path) -> None:
         if stage.profile is not None:
             path = folder / f"profile-{slug(stage.name)}.png"
             save_profile(stage.profile, path, title=stage.name)
+    floors = {
+        row["probe"]: Rate(**rate)
+        for row in record.get("results", ())
+        if row["which"] == "reference" and (rate := row["attack_success_rate"]) is not None
+    }
+    for data in record.get("sweep", ()):
+        swept = SweptStage.from_json(data)
+        path = folder / f"sweep-{slug(swept.name)}.png"
+        save_sweep(swept, path, title=swept.name, floors=floors)
     shown: Mapping[str, Any] | None = record.get("map")
     if shown is not None:
         target = None if record.get("trigger") is None else record["trigger"]["target"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sslpurify.report.page.elements import NONE, Cell, Folded, Section, Table
+from sslpurify.report.page.evidence import Pictures, picture
 from sslpurify.report.page.wording import (
     ENCODERS,
     PROBERS,
@@ -12,6 +13,7 @@ from sslpurify.report.page.wording import (
     count,
     per_cent,
     rate_cell,
+    slug,
     unbroken,
 )
 
@@ -64,20 +66,49 @@ def classes(record: Record) -> list[Section]:
     return [Section("classes", "Classes", tables=(first,), folded=folded)]
 
 
-def sweep(record: Record) -> list[Section]:
-    """What was measured along the curves of a purification, a table for each curve and probe."""
-    tables = [
-        _sweep_table(stage, probe, number)
-        for stage in record.get("sweep", ())
-        for number, probe in enumerate(rates["probe"] for rates in stage["points"][0]["results"])
-    ]
-    if not tables:
+def sweep(record: Record, pictures: Pictures) -> list[Section]:
+    """What was measured along the curves of a purification: each drawn, the numbers folded."""
+    stages: Sequence[Record] = record.get("sweep", ())
+    if not stages:
         return []
+    figures = tuple(
+        picture(
+            f"sweep-{slug(stage['name'])}.svg",
+            pictures,
+            f"Clean accuracy and attack success rate along the curve of {stage['name']}",
+            _ends(stage),
+        )
+        for stage in stages
+    )
+    folded = tuple(
+        Folded(
+            f"{stage['name']}: {len(stage['points'])} points",
+            tuple(
+                _sweep_table(stage, rates["probe"], number)
+                for number, rates in enumerate(stage["points"][0]["results"])
+            ),
+        )
+        for stage in stages
+    )
     text = (
         "Evaluated along each curve, from t = 0 to t = 1. The purification saw none of this when "
         "it took its point."
     )
-    return [Section("sweep", "Along the curves", paragraphs=(text,), tables=tuple(tables))]
+    return [
+        Section("sweep", "Along the curves", paragraphs=(text,), figures=figures, folded=folded)
+    ]
+
+
+def _ends(stage: Record) -> str:
+    """The drawing in words, by its first probe."""
+    seen = [(point["t"], point["results"][0]) for point in stage["points"]]
+    parts = [
+        f"t = {t:.3g}: {per_cent(rates['clean_accuracy'])} %"
+        + (f", ASR {per_cent(fooled)} %" if (fooled := rates["attack_success_rate"]) else "")
+        for t, rates in (seen[0], seen[-1])
+    ]
+    probe = PROBES[seen[0][1]["probe"]]
+    return f"{stage['name']}, {probe}: {'; '.join(parts)}; t = {stage['chosen']:.3g} was taken."
 
 
 def _sweep_table(stage: Record, probe: str, number: int) -> Table:
