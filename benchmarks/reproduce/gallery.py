@@ -22,11 +22,12 @@ from typing import Annotated, Any
 import typer
 
 from sslpurify.errors import GateError
-from sslpurify.recipe import AttackRecipe, load
+from sslpurify.recipe import AttackRecipe, EvaluateRecipe, PurifyRecipe, load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__)
 Out = Annotated[Path, typer.Option(help="Where the runs are kept.")]
 RUNS = Path("runs/gallery")
+Recipe = AttackRecipe | PurifyRecipe | EvaluateRecipe
 
 
 @dataclass(frozen=True)
@@ -81,37 +82,53 @@ def run(
 
 
 def _row(row: Victim, seed: int, out: Path) -> None:
-    attack = Path(f"recipes/attack/{row.attack}.yaml")
-    victim = _told(out / "attack.json", "attack", str(attack), seed=seed, out=out / "victim")
+    made = load(AttackRecipe, _file(AttackRecipe, row.attack))
+    victim = _told(AttackRecipe, row.attack, seed, out, out=out / "victim")
     if "error" in victim:
         return
+    checkpoint = victim["output"]
     purified = _told(
-        out / "purify.json", "purify", "--config", f"recipes/purify/{row.purify}.yaml",
-        seed=seed, out=out / "purified", checkpoint=victim["output"],
-    )  # fmt: skip
-    made = load(AttackRecipe, attack)
+        PurifyRecipe, row.purify, seed, out, out=out / "purified", checkpoint=checkpoint
+    )
     probes = {"probes": "[knn, linear]"} if row.evaluate.startswith("knn") else {}
     _told(
-        out / "evaluate.json", "evaluate", "--config", f"recipes/evaluate/{row.evaluate}.yaml",
-        seed=seed, out=out / "measured", checkpoint=purified["output"], before=victim["output"],
-        reference=made.checkpoint, target=made.target,
-        trigger=victim.get("trigger", made.trigger), **probes,
+        EvaluateRecipe, row.evaluate, seed, out, out=out / "measured",
+        checkpoint=purified["output"], before=checkpoint, reference=made.checkpoint,
+        target=made.target, trigger=victim.get("trigger", made.trigger), **probes,
     )  # fmt: skip
 
 
-def _told(answer: Path, *command: str, seed: int, **settings: object) -> dict[str, Any]:
-    """What a command of sslpurify answers, kept in a file; an ``error`` if a gate was missed."""
-    if not answer.exists():
-        pairs = [f"--set={key}={value}" for key, value in settings.items()]
-        resume = [] if command[0] == "evaluate" else ["--resume"]
-        line = [sys.executable, "-m", "sslpurify", *command, f"--seed={seed}", *pairs, *resume]
-        print(answer, "...", file=sys.stderr, flush=True)
-        done = subprocess.run([*line, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+def _told(
+    kind: type[Recipe], name: str, seed: int, folder: Path, **settings: object
+) -> dict[str, Any]:
+    """What sslpurify answers, kept with what it was asked; an ``error`` if a gate was missed."""
+    recipe = load(kind, _file(kind, name))
+    kept = folder / f"{recipe.verb}.json"
+    pairs = [f"--set={key}={value}" for key, value in settings.items()]
+    asked = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "settings": pairs}
+    if not kept.exists():
+        file = [str(_file(kind, name))]
+        line = [
+            *(sys.executable, "-m", "sslpurify", recipe.verb),
+            *(file if kind is AttackRecipe else ["--config", *file]),
+            *(f"--seed={seed}", *pairs, "--json"),
+            *([] if kind is EvaluateRecipe else ["--resume"]),
+        ]
+        print(kept, "...", file=sys.stderr, flush=True)
+        done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode != GateError.exit_code:
             done.check_returncode()
-        answer.parent.mkdir(parents=True, exist_ok=True)
-        answer.write_text(done.stdout, "utf-8")
-    return json.loads(answer.read_text("utf-8"))
+        folder.mkdir(parents=True, exist_ok=True)
+        answer = json.loads(done.stdout)
+        kept.write_text(json.dumps({"asked": asked, "answer": answer}, indent=1), "utf-8")
+    earlier = json.loads(kept.read_text("utf-8"))
+    if earlier["asked"] != asked:
+        raise SystemExit(f"{kept}: its recipe was another one; move {folder} away to measure anew")
+    return earlier["answer"]
+
+
+def _file(kind: type[Recipe], name: str) -> Path:
+    return Path("recipes") / kind.model_fields["verb"].default / f"{name}.yaml"
 
 
 @app.command()
@@ -134,23 +151,25 @@ _HEAD = """# The attack gallery
 
 Clean accuracy / attack success rate in per cent, with 95 % intervals (Wilson): of the encoder that
 the row's recipe poisoned, the same purified with the defaults, and the clean encoder that the
-attack began with. CIFAR-10, 10,000 test images; attack success rates on the 9,000 that are not of
-the target class (exclude-target). Seconds: of the process that finished the purification, on one of
-two shared cores; a row that was interrupted took longer.
+recipe names, which the seeds share: the attack began with it, or was made as it was, from scratch
+(ctrl, patches). The seed is that of attack, purification and probes. CIFAR-10, 10,000 test images;
+attack success rates on the 9,000 that are not of the target class (exclude-target). Seconds: of the
+process that finished the purification, on one of two shared cores; a row that was interrupted took
+longer.
 Written by `python benchmarks/reproduce/gallery.py table`.
 """
 
 
 def _lines(name: str, folder: Path) -> Iterator[list[str]]:
     for seed in sorted(folder.glob("seed-*")):
-        victim, measured = seed / "attack.json", seed / "evaluate.json"
+        told = {file.stem: json.loads(file.read_text("utf-8")) for file in seed.glob("*.json")}
+        answers = {verb: each["answer"] for verb, each in told.items()}
         number = seed.name.removeprefix("seed-")
-        if victim.exists() and "error" in (missed := json.loads(victim.read_text("utf-8"))):
-            yield [name, number, "", " ".join(missed["error"].split()), "", "", ""]
-        if not measured.exists():
+        if "error" in answers.get("attack", {}):
+            yield [name, number, "", " ".join(answers["attack"]["error"].split()), "", "", ""]
+        if "evaluate" not in answers:
             continue
-        results = json.loads(measured.read_text("utf-8"))["results"]
-        seconds = json.loads((seed / "purify.json").read_text("utf-8"))["seconds"]
+        results, seconds = answers["evaluate"]["results"], answers["purify"]["seconds"]
         for probe in dict.fromkeys(row["probe"] for row in results):
             rows = {row["which"]: row for row in results if row["probe"] == probe}
             shown = [_both(rows[which]) for which in ("before", "after", "reference")]

@@ -152,13 +152,13 @@ class WaNet(Described):
     """A smooth warp (Nguyen and Tran 2021).
 
     Attributes:
-        k: Control points along a side.
+        k: Control points along a side; attacks on CLIPs take the image's side and strength 1.
         strength: Factor of their shifts.
         seed: Decides the shifts.
     """
 
     kind: Literal["wanet"] = "wanet"
-    k: Annotated[int, Field(ge=2, le=64)] = 4
+    k: Annotated[int, Field(ge=2, le=1024)] = 4
     strength: Annotated[float, Field(gt=0, le=16)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 0
 

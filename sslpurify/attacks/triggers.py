@@ -1,6 +1,7 @@
 """Triggers: functions on images in [0, 1], read from files or by name."""
 
 import hashlib
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sslpurify.errors import DataError
 from sslpurify.rng import generator
 
 _LEAST = 8  # pixels; smaller images have no room for the built-in patches
+_LONGEST = 60  # signs of a description that serves as a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,14 @@ class Trigger:
         size: Side of the images that it is laid on, in pixels.
         effect: What it does to them.
         description: The same in words; for a described kind its line of YAML.
+        file: Where it was read from; None: no file of its own.
     """
 
     name: str
     size: int
     effect: Effect
     description: str
+    file: Path | None = None
 
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """New images with the trigger; same shape, range, type and device.
@@ -87,7 +91,8 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     suffix = "" if _is_described(source) else Path(source).suffix.lower()
     if index and suffix != ".npz":
         raise DataError(f"trigger {source}: index {index}, but only an npz file holds several")
-    trigger = Trigger(trigger_name(source), size, *_read(source, suffix, size, index))
+    file = None if source in BUILT_IN or _is_described(source) else Path(source)
+    trigger = Trigger(trigger_name(source), size, *_read(source, suffix, size, index), file)
     plain = _noise(size)
     seen = trigger(plain)
     if torch.equal(seen, plain):
@@ -102,8 +107,10 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
 
 
 def trigger_name(source: str) -> str:
-    """What `read_trigger` calls the trigger that it reads from there."""
-    return "described" if _is_described(source) else Path(source).name
+    """What `read_trigger` calls what it reads: the file, or what was written in its place."""
+    if _is_described(source):
+        return textwrap.shorten(source, _LONGEST, placeholder=" …")
+    return Path(source).name
 
 
 def save_picture(trigger: Trigger, path: Path) -> None:

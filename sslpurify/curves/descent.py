@@ -210,7 +210,7 @@ def remembering(stage: str) -> Generator[None]:
         if not exhausted(error):
             raise
         raise TrainingError(
-            f"{stage}: memory is exhausted ({reason(error)}); let fewer images "
-            "pass at a time, which keeps the loss: --set tsc.micro_batch=64, or half of that; or "
-            "give a smaller batch_size"
+            f"{stage}: memory is exhausted ({reason(error)}); lower the batch_size among this "
+            "training's settings. In a purification fewer images may pass at a time instead, which "
+            "keeps the loss: --set tsc.micro_batch=64, or half of that"
         ) from error

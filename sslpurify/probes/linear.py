@@ -91,6 +91,6 @@ def _solve(
     if not slope <= 10 * _TOLERANCE:
         raise TrainingError(
             f"the linear probe did not converge in {settings.max_iterations} iterations (gradient "
-            f"{slope:.1e}): raise max_iterations or lower inverse_penalty"
+            f"{slope:.1e}): raise linear.max_iterations or lower linear.inverse_penalty"
         )
     return weight.detach(), bias.detach()

@@ -147,7 +147,7 @@ def fooled(
         labels: True classes of the same images before the trigger.
         target: The attacker's class.
         protocol: ``exclude-target`` leaves out images of the target class; ``all`` counts every
-            image (BadEncoder and CTRL) and is higher by about the target's share of the set.
+            image (BadEncoder and CTRL), which raises a low rate by about the target's share.
 
     Raises:
         DataError: When no image counts, for example because all are of the target class.
@@ -198,7 +198,13 @@ def require_gate(before: Measurement, after: Measurement, gate: Gate) -> None:
             f"{accuracy}, at most {100 * gate.max_accuracy_drop:.1f} are allowed"
         )
     if missed:
-        raise GateError("the attack did not embed:\n" + "\n".join(f"- {line}" for line in missed))
+        lines = "\n".join(f"- {line}" for line in missed)
+        raise GateError(
+            f"the attack did not embed:\n{lines}\n"
+            f"victim: clean accuracy {accuracy}, attack success rate {success}\n"
+            f"clean encoder: clean accuracy {before.clean_accuracy}, "
+            f"attack success rate {before.attack_success_rate}"
+        )
 
 
 def _per_cent(fraction: float) -> str:

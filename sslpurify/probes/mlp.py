@@ -85,7 +85,7 @@ def _train(
             if not loss.isfinite():
                 raise TrainingError(
                     f"the loss of the MLP probe is {float(loss.detach())} in epoch {epoch + 1}: "
-                    f"lower its learning rate ({settings.learning_rate:g})"
+                    f"lower mlp.learning_rate ({settings.learning_rate:g})"
                 )
     return layers
 

@@ -225,6 +225,10 @@ class EvaluateRecipe(Measuring):
     def _probes_have_a_bank(self) -> "EvaluateRecipe":
         if self.train is None and set(self.probes) != {"zeroshot"}:
             raise ValueError("train is missing: every probe but zeroshot learns from its images")
+        if self.train is None and self.shots is not None:
+            raise ValueError(
+                "shots are images of train, which is missing; zeroshot learns from none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -260,7 +264,7 @@ class AttackRecipe(Measuring, Run):
     method: Literal["badencoder", "ctrl", "patch-poisoning", "pair-poisoning", "badclip"] = (
         "badencoder"
     )
-    probe: Literal["knn", "zeroshot"] = "knn"
+    probe: Probe = "knn"
     trigger: TriggerName
     target: ClassName
     reference_image: str = "auto"

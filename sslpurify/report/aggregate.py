@@ -1,6 +1,6 @@
 """Evaluations of runs that differ in their seeds, put together: mean and spread of every rate."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -33,13 +33,15 @@ class Spread:
     n: int
 
 
-def aggregate(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def aggregate(evaluations: Sequence[Evaluation], drawing: Collection[str]) -> dict[str, Any]:
     """Mean and spread over the runs, for every encoder and probe.
 
-    A row that is the same in all evaluations, as that of one never attacked encoder, is one run.
+    What several evaluations measured alike, as one never attacked encoder, is one run: a probe sees
+    the same again in the same checkpoint, whatever the seed, unless it draws.
 
     Args:
         evaluations: Of the same images by the same probes; each has an origin.
+        drawing: The probes that draw something by the seed.
 
     Returns:
         ``results`` and ``changes`` as an evaluation has them, with a `Spread` for each rate, and
@@ -48,7 +50,8 @@ def aggregate(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     first = evaluations[0]
     results: list[dict[str, Any]] = []
     for number, row in enumerate(first.rows):
-        unlike = {_identity(each, row.which): each.rows[number] for each in evaluations}
+        seeded = row.probe in drawing
+        unlike = {_identity(each, row.which, seeded): each.rows[number] for each in evaluations}
         results.append({"which": row.which, "probe": row.probe, **_spreads(unlike.values())})
     changes = [
         {"probe": change.probe, **_spreads(each.changes[number] for each in evaluations)}
@@ -75,11 +78,11 @@ def aggregate_table(data: dict[str, Any]) -> str:
     return f"{grid(heads, lines)}\n{note}"
 
 
-def _identity(evaluation: Evaluation, which: Which) -> tuple[str, int]:
+def _identity(evaluation: Evaluation, which: Which, seeded: bool) -> tuple[str, int | None]:
     origin = evaluation.origin
     if origin is None:
         raise ValueError("an evaluation without an origin")
-    return origin.checkpoints[which].sha256, origin.seed
+    return origin.checkpoints[which].sha256, origin.seed if seeded else None
 
 
 def _spreads(measured: Iterable[Row | Changes]) -> dict[str, Any]:

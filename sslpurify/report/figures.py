@@ -24,6 +24,7 @@ CLASS_COLOURS = (
 )  # fmt: skip
 """Of up to ten classes; each stands out from white as well as from a dark page."""
 
+_MARKERS = "osDv<>Pph8"
 _TARGET = "^"
 _INK = "#1b1b1b"
 _PALE = "#ececec"
@@ -177,7 +178,7 @@ def _kinds(
             target is not None
         )
     return [
-        (_legible(name), CLASS_COLOURS[i], _TARGET if i == chosen else "o", labels == i)
+        (_legible(name), CLASS_COLOURS[i], _TARGET if i == chosen else _MARKERS[i], labels == i)
         for i, name in enumerate(classes)
     ]
 

@@ -91,14 +91,18 @@ class EvaluationOrigin:
     Args:
         checkpoints: Those that were measured, by which they are.
         images: Hashes of the images that they were measured on.
+        trigger: Hash of what the trigger makes of an image; None: there was none.
         seed: Seed of every random draw.
+        device: Where networks ran.
         recipe: The resolved recipe's text.
         versions: Of the packages that decide what is computed.
     """
 
     checkpoints: Mapping[Which, CheckpointName]
     images: Mapping[str, str]
+    trigger: str | None
     seed: int
+    device: str
     recipe: str
     versions: Mapping[str, str]
 

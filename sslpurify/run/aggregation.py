@@ -1,11 +1,12 @@
 """``aggregate``: what several evaluations of runs with different seeds found, as one table."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from sslpurify.checkpoint import read_json
 from sslpurify.errors import CheckpointError, ConfigError, DataError
+from sslpurify.probes import Probe
 from sslpurify.report import Evaluation, EvaluationOrigin, aggregate_table
 from sslpurify.report import aggregate as over_runs
 from sslpurify.run.answer import Answer
@@ -17,12 +18,14 @@ _MAY_DIFFER = {
     "reference",
     "train",
     "test",
+    "trigger",
+    "trigger_index",
     "sweep",
     "out",
     "seed",
     "device",
 }
-"""Of the recipes; the images that a path leads to are compared by their hashes."""
+"""Of the recipes; the images and the trigger that a path leads to are compared by their hashes."""
 
 
 def aggregate(files: Sequence[Path]) -> Answer:
@@ -38,18 +41,20 @@ def aggregate(files: Sequence[Path]) -> Answer:
     if len(files) < 2:
         raise ConfigError("a spread needs the evaluations of at least two runs")
     found = [read_evaluation(file) for file in files]
-    first = _comparable(*found[0])
+    first, drawing = _comparable(*found[0]), _drawing(found[0][1])
     for number, (file, (evaluation, origin)) in enumerate(zip(files, found, strict=True)):
         now = _comparable(evaluation, origin)
         if unlike := sorted(key for key in {*first, *now} if first.get(key) != now.get(key)):
             raise ConfigError(
                 f"{file} cannot be put together with {files[0]}: they differ in {', '.join(unlike)}"
             )
-        earlier = [_measured(other) for _, other in found[:number]]
-        if _measured(origin) in earlier:
-            other = files[earlier.index(_measured(origin))]
-            raise ConfigError(f"{file} and {other} measured the same with one seed: one run")
-    data = over_runs([evaluation for evaluation, _ in found])
+        seeded = any(row.probe in drawing for row in evaluation.rows)
+        earlier = [_measured(other, seeded=seeded) for _, other in found[:number]]
+        if (measured := _measured(origin, seeded=seeded)) in earlier:
+            other = files[earlier.index(measured)]
+            unless = "" if seeded else ", and nothing here draws by the seed"
+            raise ConfigError(f"{file} and {other} measured the same{unless}: one run")
+    data = over_runs([evaluation for evaluation, _ in found], drawing)
     data["files"] = [str(file) for file in files]
     return Answer(data, aggregate_table(data))
 
@@ -81,9 +86,17 @@ def _comparable(evaluation: Evaluation, origin: EvaluationOrigin) -> dict[str, A
         "rows": [(row.which, row.probe) for row in evaluation.rows],
         "changes": [change.probe for change in evaluation.changes],
         "images": origin.images,
+        "trigger": origin.trigger,
         **{key: value for key, value in settings.items() if key not in _MAY_DIFFER},
     }
 
 
-def _measured(origin: EvaluationOrigin) -> tuple[set[tuple[str, str]], int]:
-    return {(which, its.sha256) for which, its in origin.checkpoints.items()}, origin.seed
+def _drawing(origin: EvaluationOrigin) -> Collection[Probe]:
+    """The probes whose outcome depends on the seed: all that learn from a few images drawn."""
+    few = parse(origin.recipe).get("shots") is not None
+    return ("knn", "linear", "mlp") if few else ("mlp",)
+
+
+def _measured(origin: EvaluationOrigin, *, seeded: bool) -> tuple[set[tuple[str, str]], int | None]:
+    checkpoints = {(which, its.sha256) for which, its in origin.checkpoints.items()}
+    return checkpoints, origin.seed if seeded else None

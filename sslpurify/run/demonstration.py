@@ -93,7 +93,7 @@ def demo(
             time.monotonic() - started,
         )
         with run.results() as folder:
-            seen = evidence(glimpses, bench, recipe.trigger, folder)
+            seen = evidence(glimpses, bench, folder)
             record = json.loads((run.out / "report.json").read_text("utf-8"))
             record["origin"]["images"] = bench.digests()
             save_measured(folder, {**record, **evaluation.to_json(), **seen}, dump(wanted))

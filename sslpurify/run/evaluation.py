@@ -69,7 +69,8 @@ def evaluate(recipe: EvaluateRecipe, listener: Listener, *, per_class: bool = Fa
     """
     if recipe.out is None:
         return _evaluate(recipe, stoppable(listener), None, per_class=per_class)
-    sources = [recipe.checkpoint, recipe.before, recipe.reference, recipe.train, recipe.test]
+    read = (recipe.checkpoint, recipe.text_from, recipe.before, recipe.reference)
+    sources = [*read, recipe.train, recipe.test]
     with (
         run_directory(recipe.out, listener=listener, resume=False, outside=sources) as run,
         run.results() as folder,
@@ -112,7 +113,15 @@ def _evaluate(
     }
     evaluation = replace(
         evaluation_of(measured, bench, time.monotonic() - started),
-        origin=EvaluationOrigin(names, images, recipe.seed, dump(recipe), versions()),
+        origin=EvaluationOrigin(
+            checkpoints=names,
+            images=images,
+            trigger=bench.trigger and bench.trigger.digest(),
+            seed=recipe.seed,
+            device=str(compute.device),
+            recipe=dump(recipe),
+            versions=versions(),
+        ),
         sweep=tuple(sweep),
     )
     if recipe.sweep:
@@ -121,7 +130,7 @@ def _evaluate(
     if folder is None:
         return Answer(data, text)
     glimpses: dict[Which, Glimpse] = {w: glimpse(its, bench) for w, its in features.items()}
-    seen = evidence(glimpses, bench, recipe.trigger, folder)
+    seen = evidence(glimpses, bench, folder)
     record = {**data, **purification_of(files["after"].checkpoint), **seen}
     save_measured(folder, record, dump(recipe))
     page = str(needed(recipe.out, "a folder") / PAGE)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from sslpurify.attacks import Trigger
 from sslpurify.data import ImageSet
 from sslpurify.report import PICTURES, Which, embedding_map, nearest, png, spread
 from sslpurify.run.bench import Bench, Features, needed
@@ -60,29 +61,25 @@ def queried(bench: Bench) -> Int64[Tensor, " q"]:
     return others[spread(len(others), _QUERIES)]
 
 
-def evidence(
-    glimpses: Mapping[Which, Glimpse], bench: Bench, source: str | None, folder: Path
-) -> dict[str, Any]:
+def evidence(glimpses: Mapping[Which, Glimpse], bench: Bench, folder: Path) -> dict[str, Any]:
     """The record of what was glimpsed; its pictures are written to the folder.
 
     Args:
         glimpses: By encoder. The map leaves out the reference, whose directions mean other things.
         bench: What they were taken of.
-        source: The trigger's name or file, as asked for.
         folder: Where to; exists.
     """
     (folder / PICTURES).mkdir(exist_ok=True)
     mapped = {which: (g.test, g.triggered) for which, g in glimpses.items() if which != "reference"}
     return {
         "classes": list(bench.classes),
-        "trigger": None if source is None else _trigger(bench, source, folder),
+        "trigger": None if bench.trigger is None else _trigger(bench, bench.trigger, folder),
         "map": embedding_map(mapped, bench.test.labels[shown(bench)]),
-        "neighbours": None if source is None else _neighbours(glimpses, bench, folder),
+        "neighbours": None if bench.trigger is None else _neighbours(glimpses, bench, folder),
     }
 
 
-def _trigger(bench: Bench, source: str, folder: Path) -> dict[str, Any]:
-    trigger = needed(bench.trigger, "a trigger")
+def _trigger(bench: Bench, trigger: Trigger, folder: Path) -> dict[str, Any]:
     clean = bench.test.images.batch(queried(bench)[:1])
     marked, grey = trigger(clean), torch.full_like(clean, 0.5)
     change = (marked - clean).abs()
@@ -94,11 +91,12 @@ def _trigger(bench: Bench, source: str, folder: Path) -> dict[str, Any]:
     }
     for name, (_, image) in images.items():
         (folder / PICTURES / f"{name}.png").write_bytes(png(image[0]))
-    path = Path(source)
+    file = trigger.file
     return {
         "name": trigger.name,
+        "description": trigger.description,
         "target": bench.classes[bench.target],
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        "sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
         "pictures": {f"{PICTURES}/{name}.png": said for name, (said, _) in images.items()},
     }
 

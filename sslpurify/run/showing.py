@@ -7,7 +7,7 @@ from sslpurify.data import read_labelled
 from sslpurify.encoders import create
 from sslpurify.errors import ConfigError
 from sslpurify.recipe import AttackRecipe
-from sslpurify.report import contact_sheet
+from sslpurify.report import contact_sheet, slug
 from sslpurify.run.answer import Answer
 from sslpurify.run.loading import read_weights, wanted_size
 from sslpurify.types import Listener
@@ -28,7 +28,7 @@ def show_trigger(recipe: AttackRecipe, picture: Path | None, listener: Listener)
         ConfigError: The picture is no ``.png``, exists already, or cannot be written.
         DataError: Images or trigger cannot be used.
     """
-    name = f"{recipe.out.name}.{Path(trigger_name(recipe.trigger)).stem}.png"
+    name = f"{recipe.out.name}.{slug(trigger_name(recipe.trigger))}.png"
     path = recipe.out.with_name(name) if picture is None else picture
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--show {path}: the sheet is a PNG; name it .png")
@@ -38,12 +38,14 @@ def show_trigger(recipe: AttackRecipe, picture: Path | None, listener: Listener)
     first = test.labels.unique()[:MOST]
     images = test.images.batch(first)
     trigger = read_trigger(recipe.trigger, test.images.size, recipe.trigger_index)
+    place = recipe.method == "badclip"
+    description = trigger.description + ("; BadCLIP optimizes what stands there" if place else "")
     sheet, factor = contact_sheet(
         images,
         trigger(images),
         captions=[test.classes[label] for label in first.tolist()],
         title=f"trigger {trigger.name}",
-        description=trigger.description,
+        description=description,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +55,11 @@ def show_trigger(recipe: AttackRecipe, picture: Path | None, listener: Listener)
     data = {
         "output": str(path),
         "trigger": trigger.name,
-        "description": trigger.description,
+        "description": description,
         "image_size": trigger.size,
         "difference_times": factor,
     }
-    return Answer(data, f"{path}\ntrigger {trigger.name}: {trigger.description}")
+    return Answer(data, f"{path}\ntrigger {trigger.name}: {description}")
 
 
 def _size(recipe: AttackRecipe) -> int | None:

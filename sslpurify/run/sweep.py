@@ -112,7 +112,9 @@ def _finished(run: Path) -> tuple[PurifyRecipe, dict[str, Any]]:
     if not (run / "report.json").is_file():
         raise ConfigError(f"--sweep {run}: is no folder of a finished purification (report.json)")
     if not (run / TRACES).is_file():
-        raise ConfigError(f"--sweep {run}: has no {TRACES}; it was made by an earlier version")
+        raise ConfigError(
+            f"--sweep {run}: has no {TRACES}, which a purification leaves; purify again"
+        )
     report = _json(run / "report.json")
     if "output" not in report:
         raise ConfigError(f"--sweep {run}: report.json is not what a purification writes")

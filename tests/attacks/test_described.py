@@ -164,7 +164,10 @@ def test_a_description_may_stand_in_place_of_its_file(tmp_path):
     text = "{kind: wanet, strength: 2}"
     inside, beside = read_trigger(f" {text}", 16), describe(tmp_path, text)
     assert inside.digest() == beside.digest() != read_trigger("wanet", 16).digest()
-    assert (inside.name, inside.description) == ("described", beside.description)
+    assert (inside.name, inside.description) == (text, beside.description)
+    assert (inside.file, beside.file) == (None, tmp_path / "trigger.yaml")
+    long = f"{{kind: patch, rows: [0, 1], columns: [0, 1],{600 * ' '}color: [1, 0, 0]}}"
+    assert len(read_trigger(long, 16).name) <= 60
     with pytest.raises(DataError, match=r"trigger: .*strenght: unknown key; did you mean strength"):
         read_trigger("{kind: wanet, strenght: 2}", 16)
     with pytest.raises(UnsafeInputError, match="lies outside"):

@@ -99,7 +99,9 @@ def test_the_gate_names_every_missed_floor_at_once():
     assert "attack success rate 9.4 % (8.1 to 10.8, n = 1800), floor 90.0 %" in text
     assert "clean accuracy 40.0 % (37.9 to 42.2, n = 2000), floor 45.0 %" in text
     assert "fell by 10.0 points from 50.0 %" in text
-    assert len(text.splitlines()) == 4
+    victim, clean = text.splitlines()[4:]
+    assert victim.startswith("victim: clean accuracy 40.0 %")
+    assert clean.endswith("attack success rate 5.3 % (4.3 to 6.4, n = 1800)")
 
 
 def test_the_gate_counts_a_drop_against_the_clean_encoder():

@@ -123,6 +123,7 @@ def whole() -> dict[str, Any]:
         "classes": CLASSES,
         "trigger": {
             "name": f"{SCRIPT}.npz",
+            "description": "t and tm, index 0",
             "target": SCRIPT,
             "sha256": None,
             "pictures": {f"{PICTURES}/trigger.png": "on grey"},

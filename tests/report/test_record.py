@@ -62,7 +62,9 @@ def test_an_evaluation_has_the_documented_json_shape() -> None:
 def test_an_evaluation_says_how_it_was_made_and_can_be_read_back(files: Files) -> None:
     parent = read(files.encoder)
     names = {"after": CheckpointName.of(parent)}
-    origin = EvaluationOrigin(names, {"test": "ab"}, 3, "verb: evaluate\n", {"torch": "2"})
+    origin = EvaluationOrigin(
+        names, {"test": "ab"}, None, 3, "cpu", "verb: evaluate\n", {"torch": "2"}
+    )
     row = Row("after", "knn", wilson(1, 2), wilson(2, 2), (ClassRates("ant", None, wilson(1, 1)),))
     changes = Changes("knn", Change(-0.1, -0.2, 0.0, 100, 12, 2, 0.01), None)
     evaluation = Evaluation((row,), "all", 0.5, (changes,), origin)

@@ -26,6 +26,7 @@ def told(files: Files, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
             "before": files.encoder,
             "checkpoint": pico.write_checkpoint(folder / f"{seed}.safetensors", 5 + seed),
             "reference": files.encoder,
+            "seed": seed,
             "train": files.train,
             "test": files.test,
             "trigger": "white-square",
@@ -76,6 +77,16 @@ def test_one_encoder_that_all_share_is_one_run(told: list[dict[str, Any]], tmp_p
     assert row["clean_accuracy"]["mean"] == told[0]["results"][4]["clean_accuracy"]["value"]
 
 
+def test_the_seed_makes_another_run_of_a_probe_that_draws(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    few = [changed(each, recipe=each["origin"]["recipe"] + "shots: 2\n") for each in told[:2]]
+    again = changed(few[0], seed=5)
+    answer = aggregate(written(tmp_path, few[0], few[1], again))
+    runs = {row["which"]: row["clean_accuracy"]["runs"] for row in answer.data["results"]}
+    assert runs == {"before": 3, "after": 3, "reference": 3}
+
+
 def changed(answer: dict[str, Any], **origin: Any) -> dict[str, Any]:
     return {**answer, "origin": {**answer["origin"], **origin}}
 
@@ -89,7 +100,8 @@ def test_what_cannot_be_compared_is_not_put_together(
         (changed(second, recipe=recipe), "they differ in target"),
         (changed(second, images={"test": "other"}), "they differ in images"),
         ({**second, "results": second["results"][:2]}, "they differ in rows"),
-        (first, "0.json measured the same with one seed: one run"),
+        (changed(second, trigger="another"), "they differ in trigger"),
+        (changed(first, seed=8), r"0\.json measured the same, and nothing here draws by the seed"),
     ]
     for other, says in others:
         with pytest.raises(ConfigError, match=rf"1\.json .*{says}"):

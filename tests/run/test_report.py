@@ -1,5 +1,6 @@
 """The reports that runs leave: pages of their own records, and of nothing else."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -96,11 +97,30 @@ def test_without_a_bank_the_neighbours_are_other_test_images(files: Files, tmp_p
     bench = replace(set_up(wanted, pico.SIZE, ["knn"], silent), bank=None)
     network = pico.encoder().load(pico.state())
     seen = {"after": glimpse(see(network, bench, PLAIN, "after", silent), bench)}
-    found = evidence(seen, bench, "white-square", tmp_path)["neighbours"]
+    found = evidence(seen, bench, tmp_path)["neighbours"]
     assert found["among"] == "test"
     assert [strip["row"] for strip in found["strips"]] == queried(bench).tolist()
     for strip in found["strips"]:
         assert strip["row"] not in [near["row"] for near in strip["nearest"]["after"]]
+
+
+def test_a_trigger_is_told_in_words_and_by_the_hash_of_its_file(
+    files: Files, tmp_path: Path
+) -> None:
+    written = f"{{kind: patch, rows: [0, 1], columns: [0, 1], {400 * ' '}color: [1, 0, 0]}}"
+    (tmp_path / "mark.yaml").write_text(written)
+    records = list[dict[str, Any]]()
+    for number, trigger in enumerate((written, str(tmp_path / "mark.yaml"))):
+        out = tmp_path / f"{number}"
+        evaluate(recipe(files, files.encoder, trigger=trigger, target="red", out=out), silent)
+        records.append(contents(out)[0])
+    inside, beside = (record["trigger"] for record in records)
+    assert inside["description"] == beside["description"]
+    assert (inside["sha256"], beside["name"]) == (None, "mark.yaml")
+    assert beside["sha256"] == hashlib.sha256(written.encode()).hexdigest()
+    assert records[0]["origin"]["trigger"] == records[1]["origin"]["trigger"]
+    page = parsed((tmp_path / "0" / "report.html").read_text("utf-8"))
+    assert " ".join(page.text.split()).count(inside["description"]) >= 2
 
 
 def test_without_a_trigger_there_is_none_on_the_page(files: Files, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_at_most_one_image_of_each_of_eight_classes(files: Files, tmp_path: Path
     wanted = recipe(files, tmp_path / "out", test=many, trigger=str(trigger))
     show_trigger(wanted, None, seen.append)
     assert sum(step.images for step in seen) == 12
-    with Image.open(tmp_path / "out.trigger.png") as picture:
+    with Image.open(tmp_path / "out.trigger-yaml.png") as picture:
         assert picture.width == 150 * (1 + 1.25 * 8)
 
 

@@ -24,7 +24,8 @@ def trigger(record: Record, pictures: Pictures) -> list[Section]:
         for name, caption in shown["pictures"].items()
     ]
     text = (
-        f"“{shown['name']}”: images that carry it are to be taken for “{shown['target']}”. "
+        f"“{shown['name']}” ({shown['description']}): images that carry it are to be taken for "
+        f"“{shown['target']}”. "
         "sslpurify purify sees neither of the two."
     )
     return [Section("trigger", "Trigger", paragraphs=(text,), pixels=tuple(figures))]

@@ -24,6 +24,10 @@ _NO_BEFORE = (
     "The encoder before purification was not measured: whether there was a backdoor, and what "
     "its removal cost, is not known here."
 )
+_PAIRED = (
+    "Whether purification changed a rate is told by the difference on the same images and its own "
+    "interval, not by whether the intervals of the two rates overlap."
+)
 _MAP = (
     "The map shows two directions of many, and some of the images. It illustrates the rates and "
     "proves nothing."
@@ -65,7 +69,7 @@ def _of_rates(record: Record) -> list[str]:
         items[1],
         _only(record["trigger"]),
         _FLOOR if "reference" in seen else _NO_FLOOR,
-        *([] if "before" in seen else [_NO_BEFORE]),
+        _PAIRED if "before" in seen else _NO_BEFORE,
     ]
 
 
@@ -73,8 +77,7 @@ def _width(what: str, rate: Record) -> str:
     low, high = (f"{100 * rate[end]:.1f}" for end in ("low", "high"))
     return (
         f"{what} is counted on {rate['n']:,} images. The {per_cent(rate)} % of the encoder asked "
-        f"about stand for anything from {low} to {high} % of all such images (95 % interval); a "
-        "smaller difference than that may be chance."
+        f"about stand for anything from {low} to {high} % of all such images (95 % interval)."
     )
 
 

@@ -44,5 +44,7 @@ def _files(record: Record) -> list[tuple[Cell, Cell]]:
         rows.append((Cell(_SETS[name]), Cell("their pixels", sha256)))
     if record.get("trigger") is not None:
         trigger = record["trigger"]
-        rows.append((Cell("trigger"), Cell(trigger["name"], trigger["sha256"] or "built in")))
+        rows.append(
+            (Cell("trigger"), Cell(trigger["name"], trigger["sha256"] or trigger["description"]))
+        )
     return rows

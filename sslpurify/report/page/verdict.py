@@ -92,7 +92,8 @@ def sweep(record: Record, pictures: Pictures) -> list[Section]:
     )
     text = (
         "Evaluated along each curve, from t = 0 to t = 1. The purification saw none of this when "
-        "it took its point."
+        "it took its point. Where a fine-tuning followed, the verdict is that of its result and "
+        "not of the point."
     )
     return [
         Section("sweep", "Along the curves", paragraphs=(text,), figures=figures, folded=folded)

@@ -15,8 +15,8 @@ PROBERS = {
 }
 PROTOCOLS = {
     "exclude-target": "Images of the target class are left out (protocol exclude-target).",
-    "all": "Images of the target class count as well (protocol all), which raises the rate by "
-    "about the target's share of the images.",
+    "all": "Images of the target class count as well (protocol all): a rate near 0 rises by about "
+    "the target's share of the images, one near 100 % stays.",
 }
 Record = Mapping[str, Any]
 """A run's ``report.json``."""
