@@ -145,7 +145,7 @@ def evaluate(
     checkpoint: Checkpoint = None,
     before: Annotated[Path | None, typer.Option(help="The file before purification.")] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="A never attacked file: its ASR is the floor.")
+        Path | None, typer.Option(help="A never attacked file: its ASR is the yardstick.")
     ] = None,
     arch: Arch = None,
     train: Annotated[

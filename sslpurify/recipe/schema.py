@@ -197,7 +197,8 @@ class EvaluateRecipe(Measuring):
     Attributes:
         checkpoint: The file or folder with the encoder's weights.
         before: The checkpoint before purification, for a second row.
-        reference: A checkpoint that was never attacked: its attack success rate is the floor.
+        reference: A checkpoint that was never attacked: its attack success rate is the
+            yardstick.
         trigger: A built-in trigger's name, a file (npz, picture or YAML) or a description.
         target: The class that triggered images are pulled to; comes with ``trigger``.
         probes: The probes, in the order of the table.

@@ -72,7 +72,7 @@ def save_profile(profile: Profile, path: Path, *, title: str) -> None:
 
 
 def save_sweep(
-    stage: SweptStage, path: Path, *, title: str, floors: Mapping[str, Rate] | None = None
+    stage: SweptStage, path: Path, *, title: str, usual: Mapping[str, Rate] | None = None
 ) -> None:
     """Draw what was evaluated along a curve as a PNG and an SVG, under its label-free loss.
 
@@ -81,7 +81,7 @@ def save_sweep(
             95 % intervals.
         path: The PNG to write; its folder must exist.
         title: Printed above, e.g. ``round 1 · stage 1``.
-        floors: By probe, the attack success rate of a never attacked encoder.
+        usual: By probe, the attack success rate of a never attacked encoder.
     """
     probes = [rates.probe for rates in stage.points[0].results]
     losses = 1 if stage.profile else 0
@@ -99,22 +99,22 @@ def save_sweep(
             panels[0].plot([p.t for p in points], [p.loss for p in points], "o-", color=_BLUE)
             panels[0].set_ylabel("label-free loss")
         for number, (axes, probe) in enumerate(zip(panels[losses:], probes, strict=True)):
-            _draw_rates(axes, stage, number, (floors or {}).get(probe))
+            _draw_rates(axes, stage, number, (usual or {}).get(probe))
             axes.set_ylabel(f"{probe}, per cent")
         panels[-1].set_xlabel("position t (0: as it entered the round)")
         figure.align_ylabels()
         _save(figure, path)
 
 
-def _draw_rates(axes: Axes, stage: SweptStage, number: int, floor: Rate | None) -> None:
+def _draw_rates(axes: Axes, stage: SweptStage, number: int, usual: Rate | None) -> None:
     """Draw what the probe of this number said along the curve."""
     seen = [(point.t, point.results[number]) for point in stage.points]
     _line(axes, [(t, rates.clean_accuracy) for t, rates in seen], "s-", _GREEN, "clean accuracy")
     fooled = [(t, rate) for t, rates in seen if (rate := rates.attack_success_rate) is not None]
     if fooled:
         _line(axes, fooled, "^--", _ORANGE, "attack success rate")
-    if floor is not None:
-        axes.axhline(100 * floor.value, color=_GREY, lw=1, label="never attacked encoder's")
+    if usual is not None:
+        axes.axhline(100 * usual.value, color=_GREY, lw=1, label="never attacked encoder's")
     axes.set_ylim(-2, 105)
     axes.legend(frameon=False, fontsize="small")
 

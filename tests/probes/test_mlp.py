@@ -52,7 +52,7 @@ def test_dropout_keeps_half_of_the_first_hidden_layer_and_its_mean():
 
 
 def test_a_loss_that_explodes_is_an_error():
-    with pytest.raises(TrainingError, match="in epoch 1: lower mlp.learning_rate"):
+    with pytest.raises(TrainingError, match=r"in epoch 1: lower mlp\.learning_rate"):
         mlp_predict(BANK, LABELS, QUERIES, 5, 0, MlpSettings(epochs=3, learning_rate=1e30))
 
 

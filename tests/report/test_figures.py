@@ -50,7 +50,7 @@ def test_a_sweep_is_a_picture_with_a_panel_for_each_probe(tmp_path: Path) -> Non
     heights = list[int]()
     for probes in (1, 2):
         path = tmp_path / f"{probes}.png"
-        save_sweep(swept(probes), path, title="x", floors={"probe 0": wilson(5, 90)})
+        save_sweep(swept(probes), path, title="x", usual={"probe 0": wilson(5, 90)})
         with Image.open(path) as picture:
             heights.append(picture.height)
     assert heights == [920, 1380]
@@ -58,14 +58,14 @@ def test_a_sweep_is_a_picture_with_a_panel_for_each_probe(tmp_path: Path) -> Non
 
 def test_a_sweep_shows_what_there_is(tmp_path: Path) -> None:
     pictures = list[bytes]()
-    for stage, floors in (
+    for stage, usual in (
         (swept(1), None),
         (swept(1), {"probe 0": wilson(5, 90)}),
         (swept(1, attacked=False), None),
         (replace(swept(1), profile=None), None),
     ):
         path = tmp_path / f"{len(pictures)}.png"
-        save_sweep(stage, path, title="x", floors=floors)
+        save_sweep(stage, path, title="x", usual=usual)
         pictures.append(path.read_bytes())
     assert len(set(pictures)) == 4
 

@@ -55,7 +55,7 @@ def draw(record: Record, folder: Path) -> None:
         if stage.profile is not None:
             path = folder / f"profile-{slug(stage.name)}.png"
             save_profile(stage.profile, path, title=stage.name)
-    floors = {
+    usual = {
         row["probe"]: Rate(**rate)
         for row in record.get("results", ())
         if row["which"] == "reference" and (rate := row["attack_success_rate"]) is not None
@@ -63,7 +63,7 @@ def draw(record: Record, folder: Path) -> None:
     for data in record.get("sweep", ()):
         swept = SweptStage.from_json(data)
         path = folder / f"sweep-{slug(swept.name)}.png"
-        save_sweep(swept, path, title=swept.name, floors=floors)
+        save_sweep(swept, path, title=swept.name, usual=usual)
     shown: Mapping[str, Any] | None = record.get("map")
     if shown is not None:
         target = None if record.get("trigger") is None else record["trigger"]["target"]

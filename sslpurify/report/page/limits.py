@@ -12,11 +12,11 @@ _ONE_SEED = (
     "All numbers come from one seed and one set of images. Another probe, data set or task built "
     "on the encoder may see something else."
 )
-_FLOOR = (
-    "The rate of the encoder that was never attacked is the floor: what ordinary mistakes give "
-    "without any backdoor."
+_YARDSTICK = (
+    "The rate of the encoder that was never attacked is the yardstick: what ordinary mistakes give "
+    "without any backdoor. A purified encoder may lie above it or below."
 )
-_NO_FLOOR = (
+_NO_YARDSTICK = (
     "No encoder that was never attacked was measured. Any encoder takes some images with the "
     "trigger for the target, so how low the rate could be is not known here."
 )
@@ -68,7 +68,7 @@ def _of_rates(record: Record) -> list[str]:
         _width("The attack success rate", success),
         items[1],
         _only(record["trigger"]),
-        _FLOOR if "reference" in seen else _NO_FLOOR,
+        _YARDSTICK if "reference" in seen else _NO_YARDSTICK,
         _PAIRED if "before" in seen else _NO_BEFORE,
     ]
 

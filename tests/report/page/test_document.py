@@ -161,7 +161,7 @@ def test_what_the_record_has_not_the_page_has_not(without: str, pictures: dict[s
         "stages": "Stages of the purification",
         "sweep": "0.30 57.0 55.0 to 59.0, n 900 65.0 63.0 to 67.0, n 900",
         "classes": "clean accuracy in per cent; in small print",
-        "reference": "is the floor",
+        "reference": "is the yardstick",
     }
     assert absent[without] not in text
     assert absent[without] in " ".join(parsed(to_html(records.whole(), pictures)).text.split())
