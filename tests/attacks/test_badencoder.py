@@ -169,7 +169,10 @@ def test_the_same_seed_gives_the_same_bytes():
     ],
 )
 def test_every_setting_counts(change):
-    plain, changed = usual(), run(BadEncoderSettings.model_validate({**QUICK.model_dump(), **change}))
+    plain, changed = (
+        usual(),
+        run(BadEncoderSettings.model_validate({**QUICK.model_dump(), **change})),
+    )
     assert not all(torch.equal(plain[name], changed[name]) for name in plain)
 
 
