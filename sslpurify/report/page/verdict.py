@@ -76,7 +76,7 @@ def sweep(record: Record, pictures: Pictures) -> list[Section]:
             f"sweep-{slug(stage['name'])}.svg",
             pictures,
             f"Clean accuracy and attack success rate along the curve of {stage['name']}",
-            _ends(stage),
+            _walk(stage),
         )
         for stage in stages
     )
@@ -100,13 +100,14 @@ def sweep(record: Record, pictures: Pictures) -> list[Section]:
     ]
 
 
-def _ends(stage: Record) -> str:
-    """The drawing in words, by its first probe."""
+def _walk(stage: Record) -> str:
+    """The drawing in words, by its first probe: both ends, and the point nearest the one taken."""
     seen = [(point["t"], point["results"][0]) for point in stage["points"]]
+    taken = min(seen, key=lambda point: abs(point[0] - stage["chosen"]))
     parts = [
         f"t = {t:.3g}: {per_cent(rates['clean_accuracy'])} %"
         + (f", ASR {per_cent(fooled)} %" if (fooled := rates["attack_success_rate"]) else "")
-        for t, rates in (seen[0], seen[-1])
+        for t, rates in (seen[0], taken, seen[-1])
     ]
     probe = PROBES[seen[0][1]["probe"]]
     return f"{stage['name']}, {probe}: {'; '.join(parts)}; t = {stage['chosen']:.3g} was taken."
