@@ -102,15 +102,16 @@ def _told(
     kind: type[Recipe], name: str, seed: int, folder: Path, **settings: object
 ) -> dict[str, Any]:
     """What sslpurify answers, kept with what it was asked; an ``error`` if a gate was missed."""
-    recipe = load(kind, _file(kind, name))
+    file = _file(kind, name)
+    recipe = load(kind, file)
     kept = folder / f"{recipe.verb}.json"
     pairs = [f"--set={key}={value}" for key, value in settings.items()]
     asked = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "settings": pairs}
     if not kept.exists():
-        file = [str(_file(kind, name))]
         line = [
             *(sys.executable, "-m", "sslpurify", recipe.verb),
-            *(file if kind is AttackRecipe else ["--config", *file]),
+            *([] if kind is AttackRecipe else ["--config"]),
+            str(file),
             *(f"--seed={seed}", *pairs, "--json"),
             *([] if kind is EvaluateRecipe else ["--resume"]),
         ]

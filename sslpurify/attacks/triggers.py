@@ -91,7 +91,7 @@ def read_trigger(source: str, size: int, index: int = 0) -> Trigger:
     suffix = "" if _is_described(source) else Path(source).suffix.lower()
     if index and suffix != ".npz":
         raise DataError(f"trigger {source}: index {index}, but only an npz file holds several")
-    file = None if source in BUILT_IN or _is_described(source) else Path(source)
+    file = Path(source) if suffix else None
     trigger = Trigger(trigger_name(source), size, *_read(source, suffix, size, index), file)
     plain = _noise(size)
     seen = trigger(plain)
