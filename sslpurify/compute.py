@@ -30,6 +30,11 @@ class Compute:
     bf16: bool = False
     processes: Processes = ALONE
 
+    @property
+    def precision(self) -> str:
+        """``fp32`` or ``bf16``."""
+        return "bf16" if self.bf16 else "fp32"
+
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,6 +51,47 @@ class Blend:
         """New images with the pattern on them."""
         pattern, mask = self.pattern.to(images), self.mask.to(images)
         return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """Lays a patch at a place of its own on each image, always the same for the same 8-bit pixels.
+
+    Source: Saha et al. 2022 (SSL-Backdoor, arXiv 2105.10123), section 4.
+
+    Args:
+        patch: Lies in these rows and columns, with one mask for all channels.
+        rows: First and last.
+        columns: First and last.
+    """
+
+    patch: Blend
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """New images with the patch on them."""
+        height, width = images.shape[2:]
+        down, right = _hashes(images).unbind(1)
+        row = _moved(down, height, self.rows)[:, :, None]
+        column = _moved(right, width, self.columns)[:, None, :]
+        pattern = self.patch.pattern.to(images)[:, row, column].transpose(0, 1)
+        mask = self.patch.mask.to(images)[row, column].unsqueeze(1)
+        return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
+
+
+def _hashes(images: Float[Tensor, "n 3 h w"]) -> Int64[Tensor, "n 2"]:
+    """Two numbers from 0 for each image, of about a thousand of its pixels in 8 bits."""
+    step = math.ceil(max(images.shape[2:]) / 32)
+    pixels = (images[:, :, ::step, ::step] * 255).round().double().flatten(1)
+    weights = torch.randint(2**20, (pixels.shape[1], 2), generator=generator(0, "trigger place"))
+    return (pixels @ weights.to(pixels)).long()  # exact: every sum is below 2 ** 53
+
+
+def _moved(drawn: Int64[Tensor, " n"], side: int, span: tuple[int, int]) -> Int64[Tensor, "n side"]:
+    """Which line of the patch's picture each line of an image shows when the patch is moved."""
+    start = drawn % (side - span[1] + span[0])
+    return (torch.arange(side, device=drawn.device) - start[:, None] + span[0]) % side
 
 
 @dataclass(frozen=True, eq=False)

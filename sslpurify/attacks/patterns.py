@@ -11,6 +11,7 @@ from sslpurify.attacks.effects import (
     Add,
     Blend,
     Effect,
+    Scatter,
     Warp,
     checker,
     elastic,
@@ -54,48 +55,57 @@ class Described(BaseModel):
         return line(self.model_dump(mode="json", exclude_none=True))
 
 
-class Patch(Described):
-    """A patch of one colour.
+class Placed(Described):
+    """What patches share.
 
     Attributes:
         alpha: 1 replaces the image, less blends into it.
         rows: First and last row, counted from 0 at the top.
         columns: First and last column, counted from 0 at the left.
+        place: ``random`` lays it at a place of its own on each image, of the size that rows and
+            columns give; None: where they say.
+    """
+
+    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rows: Span
+    columns: Span
+    place: Literal["random"] | None = None
+
+    def _effect(self, size: int, colors: tuple[UnitColor, ...], cell: int) -> Effect:
+        patch = checker(size, self.rows, self.columns, colors, cell=cell, alpha=self.alpha)
+        return patch if self.place is None else Scatter(patch, self.rows, self.columns)
+
+
+class Patch(Placed):
+    """A patch of one colour; placed as `Placed` says.
+
+    Attributes:
         color: Red, green and blue in [0, 1].
     """
 
     kind: Literal["patch"] = "patch"
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
-    rows: Span
-    columns: Span
     color: UnitColor = _WHITE
 
     def effect(self, size: int) -> Effect:
         """What it does to images of this size."""
-        return checker(size, self.rows, self.columns, (self.color,), alpha=self.alpha)
+        return self._effect(size, (self.color,), 1)
 
 
-class Checker(Described):
-    """A patch of alternating cells.
+class Checker(Placed):
+    """A patch of alternating cells; placed as `Placed` says.
 
     Attributes:
-        alpha: As of a patch.
-        rows: As of a patch.
-        columns: As of a patch.
         colors: The colours in turn, the first at the top left.
         cell: Side of a cell in pixels.
     """
 
     kind: Literal["checker"] = "checker"
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
-    rows: Span
-    columns: Span
     colors: Annotated[tuple[UnitColor, ...], Field(min_length=2, max_length=16)] = (_BLACK, _WHITE)
     cell: Annotated[int, Field(ge=1)] = 1
 
     def effect(self, size: int) -> Effect:
         """What it does to images of this size."""
-        return checker(size, self.rows, self.columns, self.colors, cell=self.cell, alpha=self.alpha)
+        return self._effect(size, self.colors, self.cell)
 
 
 class Noise(Described):

@@ -11,6 +11,7 @@ from sslpurify.recipe.schema import (
     PretrainRecipe,
     PurifyRecipe,
     Run,
+    StoredEncoder,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PretrainRecipe",
     "PurifyRecipe",
     "Run",
+    "StoredEncoder",
     "check",
     "dump",
     "load",

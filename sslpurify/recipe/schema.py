@@ -64,10 +64,8 @@ class EncoderChoice(BaseModel):
         image_std: Standard deviation of each channel; None: as ``image_mean``.
         quick_gelu: Whether an open_clip model was trained with QuickGELU (OpenAI's were), which no
             weight tells; must be said where its name leaves it open.
-        text_from: Checkpoint whose text tower is used, for one that has none of its own.
         tokenizer: Folder with the tokenizer's files, where neither open_clip nor the checkpoint's
             folder has them.
-        allow_torchscript: Take weights out of TorchScript archives; their program is never run.
         seed: Seed of every random draw.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
     """
@@ -79,9 +77,7 @@ class EncoderChoice(BaseModel):
     image_mean: Channels | None = None
     image_std: tuple[Deviation, Deviation, Deviation] | None = None
     quick_gelu: bool | None = None
-    text_from: Path | None = None
     tokenizer: Path | None = None
-    allow_torchscript: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 
@@ -90,6 +86,20 @@ class EncoderChoice(BaseModel):
         if (self.image_mean is None) != (self.image_std is None):
             raise ValueError("image_mean and image_std come together or not at all")
         return self
+
+
+class StoredEncoder(EncoderChoice):
+    """An encoder whose weights there are.
+
+    Attributes:
+        checkpoint: The file or folder with them.
+        text_from: Checkpoint whose text tower is used, for one that has none of its own.
+        allow_torchscript: Take weights out of TorchScript archives; their program is never run.
+    """
+
+    checkpoint: Path
+    text_from: Path | None = None
+    allow_torchscript: bool = False
 
 
 DatasetType = Literal["auto", "images", "csv", "webdataset", "class-folders"]
@@ -135,11 +145,10 @@ class Run(Pairs):
     report_to: Literal["none", "tensorboard"] = "none"
 
 
-class PurifyRecipe(Run):
+class PurifyRecipe(Run, StoredEncoder):
     """Takes the backdoor out of an encoder.
 
     Attributes:
-        checkpoint: The file or folder with the encoder's weights.
         prompts: For a CLIP and images without captions: a file of prompts, one a line, that the
             images are described by; None: about a thousand everyday things.
         method: The purification method.
@@ -147,13 +156,12 @@ class PurifyRecipe(Run):
     """
 
     verb: Literal["purify"] = "purify"
-    checkpoint: Path
     prompts: Path | None = None
     method: Literal["tsc"] = "tsc"
     tsc: TscSettings = TscSettings()
 
 
-class Measuring(EncoderChoice):
+class Measuring(StoredEncoder):
     """What is measured on: labelled images for the probes.
 
     Attributes:
@@ -195,7 +203,6 @@ class EvaluateRecipe(Measuring):
     """Measures an encoder, beside the one before purification and one never attacked.
 
     Attributes:
-        checkpoint: The file or folder with the encoder's weights.
         before: The checkpoint before purification, for a second row.
         reference: A checkpoint that was never attacked: its attack success rate is the
             yardstick.
@@ -209,7 +216,6 @@ class EvaluateRecipe(Measuring):
     """
 
     verb: Literal["evaluate"] = "evaluate"
-    checkpoint: Path
     before: Path | None = None
     reference: Path | None = None
     trigger: TriggerName | None = None
@@ -240,10 +246,9 @@ class EvaluateRecipe(Measuring):
 
 
 class AttackRecipe(Measuring, Run):
-    """Makes a victim to test purification on, and proves that the attack took hold.
+    """Makes a victim of a clean encoder, to test purification on, and proves that it is one.
 
     Attributes:
-        checkpoint: The file or folder with the clean encoder's weights.
         method: The attack.
         probe: What the gate is measured by.
         trigger: A built-in trigger's name, a file (npz, picture or YAML) or a description.
@@ -261,7 +266,6 @@ class AttackRecipe(Measuring, Run):
     """
 
     verb: Literal["attack"] = "attack"
-    checkpoint: Path
     method: Literal["badencoder", "ctrl", "patch-poisoning", "pair-poisoning", "badclip"] = (
         "badencoder"
     )
@@ -301,11 +305,10 @@ class PretrainRecipe(Run):
     clip: ClipSettings = ClipSettings()
 
 
-class DemoRecipe(EncoderChoice):
+class DemoRecipe(StoredEncoder):
     """What the embedded demonstration consists of.
 
     Attributes:
-        checkpoint: The embedded victim.
         classes: Names of the classes, in the order of the images' labels.
         trigger: The trigger that the embedded victim was poisoned with.
         target: The class it was poisoned towards.
@@ -314,7 +317,6 @@ class DemoRecipe(EncoderChoice):
     """
 
     verb: Literal["demo"] = "demo"
-    checkpoint: Path
     classes: tuple[str, ...]
     trigger: str
     target: ClassName

@@ -94,6 +94,7 @@ class EvaluationOrigin:
         trigger: Hash of what the trigger makes of an image; None: there was none.
         seed: Seed of every random draw.
         device: Where networks ran.
+        precision: Of their convolutions and matrix products, ``fp32`` or ``bf16``.
         recipe: The resolved recipe's text.
         versions: Of the packages that decide what is computed.
     """
@@ -103,6 +104,7 @@ class EvaluationOrigin:
     trigger: str | None
     seed: int
     device: str
+    precision: str
     recipe: str
     versions: Mapping[str, str]
 
@@ -182,7 +184,7 @@ def provenance(
         "data": {"images": len(images), "size": images.size, "sha256": images.digest()},
         "seed": seed,
         "device": str(compute.device),
-        "precision": "bf16" if compute.bf16 else "fp32",
+        "precision": compute.precision,
         "recipe": recipe,
         "versions": dict(versions()),
     }

@@ -17,7 +17,7 @@ from sslpurify.data import (
 from sslpurify.encoders import Encoder, embed_captions
 from sslpurify.errors import DataError
 from sslpurify.probes import class_embedding
-from sslpurify.recipe import EncoderChoice, Measuring
+from sslpurify.recipe import Measuring, StoredEncoder
 from sslpurify.run.clean import names_file, templates_of
 from sslpurify.run.loading import Weights, text_tower
 
@@ -43,7 +43,7 @@ def prompts_of(recipe: Measuring, folders: Sequence[str]) -> tuple[tuple[str, ..
 
 
 def class_embeddings(
-    choice: EncoderChoice,
+    choice: StoredEncoder,
     encoder: Encoder,
     weights: Weights,
     prompts: tuple[tuple[str, ...], ...],

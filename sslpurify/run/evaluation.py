@@ -119,6 +119,7 @@ def _evaluate(
             trigger=bench.trigger and bench.trigger.digest(),
             seed=recipe.seed,
             device=str(compute.device),
+            precision=compute.precision,
             recipe=dump(recipe),
             versions=versions(),
         ),

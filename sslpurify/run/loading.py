@@ -22,7 +22,7 @@ from sslpurify.encoders import (
     locate,
 )
 from sslpurify.errors import CheckpointError, ConfigError
-from sslpurify.recipe import EncoderChoice
+from sslpurify.recipe import EncoderChoice, StoredEncoder
 
 C = TypeVar("C", bound=EncoderChoice)
 
@@ -46,7 +46,7 @@ class Weights:
     text: dict[str, Tensor] | None = None
 
 
-def read_weights(path: Path, choice: EncoderChoice) -> Weights:
+def read_weights(path: Path, choice: StoredEncoder) -> Weights:
     """The encoder in a checkpoint.
 
     Raises:
@@ -98,7 +98,7 @@ def encoder_of(choice: EncoderChoice, size: int, weights: Weights) -> Encoder:
     return _create(given, weights.checkpoint, head=weights.layout.head)
 
 
-def text_tower(choice: EncoderChoice, encoder: Encoder, weights: Weights) -> TextTower:
+def text_tower(choice: StoredEncoder, encoder: Encoder, weights: Weights) -> TextTower:
     """The frozen text tower that captions and class names are embedded with.
 
     Raises:

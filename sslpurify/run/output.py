@@ -10,7 +10,7 @@ from sslpurify.checkpoint import Checkpoint, load_report, new, read, write
 from sslpurify.compute import Compute
 from sslpurify.data import ImageSet
 from sslpurify.encoders import restore
-from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, dump
+from sslpurify.recipe import AttackRecipe, PretrainRecipe, PurifyRecipe, Run, StoredEncoder, dump
 from sslpurify.report import draw, pictures_of, provenance, to_html
 from sslpurify.run.answer import Answer
 from sslpurify.run.clean import Clean
@@ -104,15 +104,19 @@ def save_page(folder: Path) -> None:
     save_text(to_html(record, pictures_of(folder)), folder / PAGE)
 
 
-def inputs_of(recipe: Run, parent: Checkpoint | None, clean: Clean) -> dict[str, Any]:
+def inputs_of(
+    recipe: StoredEncoder | None, parent: Checkpoint | None, clean: Clean
+) -> dict[str, Any]:
     """Hashes of what a run is given: another outcome may come of any other.
 
     Args:
-        recipe: Names the checkpoint of a text tower, if there is one.
+        recipe: Names the checkpoint of a text tower, if there is one; None: nothing is read.
         parent: The checkpoint it starts from; None: random weights.
         clean: What it trains on.
     """
-    text = recipe.text_from and read(recipe.text_from, allow_torchscript=recipe.allow_torchscript)
+    text = None
+    if recipe is not None and recipe.text_from is not None:
+        text = read(recipe.text_from, allow_torchscript=recipe.allow_torchscript)
     said = json.dumps(clean.captions).encode()
     return {
         "checkpoint": parent and parent.sha256,

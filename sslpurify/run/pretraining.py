@@ -46,7 +46,7 @@ def pretrain(recipe: PretrainRecipe, listener: Listener, *, resume: bool = False
         tell_decisions(recipe, encoder)
         recipe = resolved(recipe, encoder)
         blank = encoder.fresh(recipe.seed).state_dict()
-        memory = run.begin(recipe, inputs_of(recipe, None, clean), room_for(blank, None))
+        memory = run.begin(recipe, inputs_of(None, None, clean), room_for(blank, None))
         if memory is None:
             return finished(run)
         tensors = _trained(recipe, encoder, clean, compute, memory)

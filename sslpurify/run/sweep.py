@@ -15,7 +15,7 @@ from sslpurify.encoders import Network
 from sslpurify.errors import CheckpointError, ConfigError
 from sslpurify.probes import Measurement, Probe
 from sslpurify.purify import CurvePath, Stage, retrace
-from sslpurify.recipe import EncoderChoice, PurifyRecipe, load
+from sslpurify.recipe import PurifyRecipe, StoredEncoder, load
 from sslpurify.report import Evaluation, SweepPoint, SweepRates, SweptStage, draw
 from sslpurify.run.clean import read_clean
 from sslpurify.run.loading import encoder_of, read_weights, wanted_size
@@ -34,7 +34,7 @@ def described(run: Path) -> dict[str, Any]:
         ConfigError: It is no such folder.
     """
     recipe, report = _finished(run)
-    choice = recipe.model_dump(include=set(EncoderChoice.model_fields) - {"seed", "device"})
+    choice = recipe.model_dump(include=set(StoredEncoder.model_fields) - {"seed", "device"})
     output = run / Path(str(report["output"])).name
     return {**choice, "checkpoint": output, "before": recipe.checkpoint}
 

@@ -46,6 +46,29 @@ def test_a_checker(tmp_path):
     assert (found[0, 0, 4:] == 0.5).all()
 
 
+@pytest.mark.parametrize(
+    "patch", ["kind: patch, color: [1, 0, 0.2]", "kind: checker, colors: [[1, 0, 1], [0, 1, 0]]"]
+)
+def test_a_patch_may_lie_at_a_place_of_its_own_on_each_image(tmp_path, patch):
+    still = describe(tmp_path, f"{{{patch}, rows: [3, 5], columns: [7, 8]}}")
+    loose = describe(tmp_path, f"{{{patch}, rows: [3, 5], columns: [7, 8], place: random}}")
+    images = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    eight = (images * 255).round() / 255
+    seen, patches = loose(eight), still(eight)[:, :, 3:6, 7:9]
+    places = []
+    for image, plain, expected in zip(seen, eight, patches, strict=True):
+        rows, columns = (image != plain).any(0).nonzero().unbind(1)
+        top, left = int(rows.min()), int(columns.min())
+        assert (int(rows.max()), int(columns.max())) == (top + 2, left + 1)
+        assert torch.equal(image[:, top : top + 3, left : left + 2], expected)
+        places.append((top, left))
+    assert len(set(places)) > 40  # of 14 * 15
+    assert {0, 13} <= {top for top, _ in places}
+    assert {0, 14} <= {left for _, left in places}
+    assert torch.equal(loose(eight[5:6]), seen[5:6])  # whatever lies beside it
+    assert (loose(images) - seen).abs().max() < 0.51 / 255  # also before it was rounded
+
+
 def test_noise_is_a_function_of_its_seed(tmp_path):
     first = describe(tmp_path, "{kind: noise, seed: 1, alpha: 0.1}")
     assert torch.equal(first(GREY), describe(tmp_path, "{kind: noise, seed: 1, alpha: 0.1}")(GREY))

@@ -16,7 +16,7 @@ from transformers import CLIPModel
 from typer.testing import Result
 
 from sslpurify.checkpoint import read
-from sslpurify.recipe import EncoderChoice
+from sslpurify.recipe import StoredEncoder
 from sslpurify.run.loading import encoder_of, read_weights
 from sslpurify.statedict import identical
 from tests import pico, pico_clip
@@ -76,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Pat
 
 def ours(arch: str, path: Path) -> Tensor:
     """What our own reader and encoder make of a file."""
-    choice = EncoderChoice(arch=arch)
+    choice = StoredEncoder(arch=arch, checkpoint=path)
     weights = read_weights(path, choice)
     with torch.no_grad():
         return encoder_of(choice, pico_clip.SIZE, weights).load(weights.state)(BATCH).embedding

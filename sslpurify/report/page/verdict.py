@@ -107,7 +107,7 @@ def _walk(stage: Record) -> str:
     parts = [
         f"t = {t:.3g}: {per_cent(rates['clean_accuracy'])} %"
         + (f", ASR {per_cent(fooled)} %" if (fooled := rates["attack_success_rate"]) else "")
-        for t, rates in (seen[0], taken, seen[-1])
+        for t, rates in {point[0]: point for point in (seen[0], taken, seen[-1])}.values()
     ]
     probe = PROBES[seen[0][1]["probe"]]
     return f"{stage['name']}, {probe}: {'; '.join(parts)}; t = {stage['chosen']:.3g} was taken."
