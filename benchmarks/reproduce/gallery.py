@@ -45,8 +45,8 @@ class Victim:
     evaluate: str
 
 
-def _simclr(attack: str) -> Victim:
-    model = "simclr_resnet18_cifar10"
+def _simclr(attack: str, network: str = "resnet18") -> Victim:
+    model = f"simclr_{network}_cifar10"
     return Victim(f"{attack}_{model}", f"tsc_{model}", f"knn_{model}")
 
 
@@ -57,8 +57,8 @@ def _clip(attack: str, tower: str = "rn") -> Victim:
 
 ROWS = {
     "badencoder": _simclr("badencoder"),
-    "ctrl": _simclr("ctrl"),
-    "patches": _simclr("patches"),
+    "ctrl": _simclr("ctrl", "resnet18-w16"),
+    "patches": _simclr("patches", "resnet18-w16"),
     "badencoder-rn": _clip("badencoder"),
     "badencoder-vit": _clip("badencoder", "vit"),
     "badnets": _clip("pairs-badnets"),
@@ -139,7 +139,7 @@ def table(
 ) -> None:
     """Draw the table of all that is finished."""
     lines = [line for name in ROWS for line in _lines(name, out / name)]
-    heads = ["victim", "seed", "probe", "before", "after", "never poisoned", "seconds"]
+    heads = ["victim", "seed", "probe", "before", "after", "never poisoned", "seconds", "on"]
     rule = ["---"] * len(heads)
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *lines])
     if write is None:
@@ -155,8 +155,8 @@ the row's recipe poisoned, the same purified with the defaults, and the clean en
 recipe names, which the seeds share: the attack began with it, or was made as it was, from scratch
 (ctrl, patches). The seed is that of attack, purification and probes. CIFAR-10, 10,000 test images;
 attack success rates on the 9,000 that are not of the target class (exclude-target). Seconds: of the
-process that finished the purification, on one of two shared cores; a row that was interrupted took
-longer.
+process that finished the purification; a row that was interrupted took longer. On "cpu" one of two
+shared cores in float32, on "cuda" an H200 that several rows shared, in bfloat16.
 Written by `python benchmarks/reproduce/gallery.py table`.
 """
 
@@ -167,14 +167,15 @@ def _lines(name: str, folder: Path) -> Iterator[list[str]]:
         answers = {verb: each["answer"] for verb, each in told.items()}
         number = seed.name.removeprefix("seed-")
         if "error" in answers.get("attack", {}):
-            yield [name, number, "", " ".join(answers["attack"]["error"].split()), "", "", ""]
+            yield [name, number, "", " ".join(answers["attack"]["error"].split()), "", "", "", ""]
         if "evaluate" not in answers:
             continue
         results, seconds = answers["evaluate"]["results"], answers["purify"]["seconds"]
+        device = answers["evaluate"]["origin"]["device"]
         for probe in dict.fromkeys(row["probe"] for row in results):
             rows = {row["which"]: row for row in results if row["probe"] == probe}
             shown = [_both(rows[which]) for which in ("before", "after", "reference")]
-            yield [name, number, probe, *shown, f"{seconds:.0f}"]
+            yield [name, number, probe, *shown, f"{seconds:.0f}", device]
 
 
 def _both(row: dict[str, Any]) -> str:
