@@ -80,7 +80,7 @@ def demo(
         before = measured("before", completed(encoder, victim), encoder)
         wanted = purify_recipe(recipe, encoder, embedded / "images.npz", out)
         purified, data = purify_into(
-            run, wanted, encoder, victim, Clean(images.clean, None), FORGETFUL, run.listener
+            run, wanted, encoder, victim, Clean(images.clean, None), FORGETFUL, run.losses()
         )
         after = measured("after", {**completed(encoder, victim), **purified.state}, encoder)
         other = encoder_of(recipe, images.clean.size, clean)

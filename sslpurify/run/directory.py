@@ -24,9 +24,10 @@ from sslpurify.report import Metrics, versions
 from sslpurify.run.memory import Memory, newest, states
 from sslpurify.run.stopping import stoppable
 from sslpurify.run.writing import save_json, save_text
-from sslpurify.types import Listener
+from sslpurify.types import Listener, Step
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_METRICS = "metrics.jsonl"
 _RESULTS = ".results"
 _STATE = "state"
 _INDIFFERENT = {"out", "save_every", "report_to", "checkpoint", "text_from", "data"}
@@ -58,6 +59,19 @@ class RunDirectory:
     def follows(self) -> bool:
         """Whether another process writes what this run leaves."""
         return self._processes.rank > 0
+
+    def losses(self) -> Listener:
+        """Like ``listener``, and keeps the losses as well; for a run that has nothing to save."""
+        if self.follows:
+            return self.listener
+        metrics = Metrics(self.out / _METRICS)
+        self._open.callback(metrics.close)
+
+        def tell(step: Step) -> None:
+            metrics.add(step)
+            self.listener(step)
+
+        return tell
 
     def begin(
         self,
@@ -103,7 +117,7 @@ class RunDirectory:
         if standing.pieces or standing.begun:
             log.info("going on after %s", standing.begun[0] if standing.begun else "a stage's end")
         board = self.out / "tensorboard" if recipe.report_to == "tensorboard" else None
-        metrics = Metrics(self.out / "metrics.jsonl", standing.metrics, board)
+        metrics = Metrics(self.out / _METRICS, standing.metrics, board)
         self._open.callback(metrics.close)
         self._open.enter_context(_logged(self.out / "log.txt"))
         every, tell = recipe.save_every, self._tell

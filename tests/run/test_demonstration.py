@@ -62,6 +62,8 @@ def test_the_whole_way_once(
     assert "purified" in answer.text
     left = pico.trees(tmp_path / "runs" / "demo")
     assert {"victim.purified.safetensors", "profile-round-1-stage-2.png", "map-after.png"} < left
+    losses = Path("runs/demo/metrics.jsonl").read_text("utf-8").splitlines()
+    assert {"round 1 · stage 1", "round 1 · stage 2"} <= {json.loads(s)["stage"] for s in losses}
     record = json.loads(Path("runs/demo/report.json").read_text("utf-8"))
     assert record["results"] == answer.data["results"]
     assert record["sha256"] in answer.text
