@@ -63,7 +63,7 @@ def test_an_evaluation_says_how_it_was_made_and_can_be_read_back(files: Files) -
     parent = read(files.encoder)
     names = {"after": CheckpointName.of(parent)}
     origin = EvaluationOrigin(
-        names, {"test": "ab"}, None, 3, "cpu", "verb: evaluate\n", {"torch": "2"}
+        names, {"test": "ab"}, None, 3, "cpu", "fp32", "verb: evaluate\n", {"torch": "2"}
     )
     row = Row("after", "knn", wilson(1, 2), wilson(2, 2), (ClassRates("ant", None, wilson(1, 1)),))
     changes = Changes("knn", Change(-0.1, -0.2, 0.0, 100, 12, 2, 0.01), None)
