@@ -49,8 +49,11 @@ class Blend:
 
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """New images with the pattern on them."""
-        pattern, mask = self.pattern.to(images), self.mask.to(images)
-        return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
+        return _laid(images, self.pattern.to(images), self.mask.to(images))
+
+
+def _laid(images: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
+    return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ class Scatter:
         column = _moved(right, width, self.columns)[:, None, :]
         pattern = self.patch.pattern.to(images)[:, row, column].transpose(0, 1)
         mask = self.patch.mask.to(images)[row, column].unsqueeze(1)
-        return (images * (1 - mask) + pattern * mask).clamp_(0, 1)
+        return _laid(images, pattern, mask)
 
 
 def _hashes(images: Float[Tensor, "n 3 h w"]) -> Int64[Tensor, "n 2"]:
